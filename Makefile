@@ -1,0 +1,63 @@
+# Needs make and a Python 3.11, 3.12 or 3.13; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := out/demo
+# Training, Lava and the tests are many small operations: one thread a process is fastest on shared cores.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help install demo test lint format bench double-pendulum clean
+
+help:
+	@echo "make demo     train a small policy, export it, run it on Lava, print the comparison"
+	@echo "make test     the whole test suite, Lava included"
+	@echo "make install  .venv with everything; then: . .venv/bin/activate && spikerl --help"
+	@echo "make lint     ruff and mypy"
+	@echo "make bench    timings of every backend and of the trainer, as JSON in benchmarks/results"
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "Python 3.11, 3.12 or 3.13 is needed; give one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "$(PYTHON) lacks the venv module; on Debian: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (once)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/spikerl backends install lava
+	touch $@
+
+demo: $(READY)
+	$(BIN)/spikerl train --env InvertedPendulum-v5 --steps 30000 --seed 0 --out $(DEMO)/run --force \
+	  --config examples/inverted-pendulum.toml
+	$(BIN)/spikerl export $(DEMO)/run --to nir --bits 8 -o $(DEMO)/policy.nir --force
+	$(BIN)/spikerl simulate $(DEMO)/policy.nir --backend lava --compare torch --episodes 5 --seed 0 \
+	  -o $(DEMO)/report --force
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.backends --out benchmarks/results/backends.json
+	$(BIN)/python -m benchmarks.update --out benchmarks/results/update.json
+
+double-pendulum: $(READY)
+	$(BIN)/spikerl train --config examples/inverted-double-pendulum.toml --seed 0 --out out/double-pendulum/run --force
+	$(BIN)/spikerl export out/double-pendulum/run --to nir --bits 8 -o out/double-pendulum/policy.nir --force
+	$(BIN)/spikerl simulate out/double-pendulum/policy.nir --backend lava --compare torch --episodes 5 --seed 0 \
+	  -o out/double-pendulum/report --force
+
+clean:
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

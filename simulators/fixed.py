@@ -1,0 +1,76 @@
+"""The `fixed` backend: a batched NumPy executor of Loihi's integer arithmetic, the reference of conformance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.integer_lif import integrate_bounded, integrate_reference
+from simulators.protocol import Availability, Backend, Session, SpikeRecord, counts_of, require_integers
+from spikerl_deploy.codec import Spikes
+from spikerl_deploy.loihi import STATE_LIMIT, IntegerLayer, state_bound
+from spikerl_deploy.policy import Policy
+
+FLOAT32_INTEGERS = 1 << 24  # below it, float32 sums of integers are exact in any order
+
+
+class _Layer:
+    """A layer ready to run: one matrix product over all time steps, then the neurons step by step."""
+
+    def __init__(self, layer: IntegerLayer, time_steps: int) -> None:
+        self.layer = layer
+        largest = int(np.abs(layer.weight).sum(axis=1).max() + np.abs(layer.bias).max())
+        dtype = np.float32 if largest < FLOAT32_INTEGERS else np.float64
+        self.weight = np.ascontiguousarray(layer.weight.T, dtype=dtype)
+        self.bias = layer.bias.astype(dtype)
+        self.bounded = layer.weight_exp >= 0 and max(state_bound(layer, time_steps)) < STATE_LIMIT
+
+    def __call__(self, spikes: Spikes) -> Spikes:
+        """Spikes [T, B, n_out] for input spikes [T, B, n_in]."""
+        t, b, n_in = spikes.shape
+        accumulated = spikes.reshape(t * b, n_in).astype(self.weight.dtype) @ self.weight
+        accumulated += self.bias
+        accumulated = accumulated.reshape(t, b, -1)
+        if self.bounded:
+            return integrate_bounded(accumulated, self.layer)
+        return integrate_reference(accumulated.astype(np.int64), self.layer)
+
+
+class FixedSession(Session):
+    """Layers run one after the other over all time steps, since none feeds back."""
+
+    def __init__(self, policy: Policy, batch: int) -> None:
+        super().__init__(policy, batch)
+        assert policy.integers is not None
+        self.layers = [_Layer(layer, policy.time_steps) for layer in policy.integers]
+
+    def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord:
+        current, outputs = spikes.swapaxes(0, 1), []
+        for layer in self.layers:
+            current = layer(current)
+            outputs.append(current.swapaxes(0, 1))
+        return counts_of(tuple(outputs), rasters)
+
+
+class FixedBackend(Backend):
+    """Integers in NumPy; agrees with `lava` on every spike."""
+
+    name = "fixed"
+    summary = "Loihi's integer arithmetic in NumPy, batched; bit-exact with lava"
+    exactness = "integer"
+
+    def availability(self) -> Availability:
+        return Availability(True, f"numpy {np.__version__}")
+
+    def runs(self, policy: Policy) -> str:
+        return f"{policy.bits}-bit integers"
+
+    def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
+        require_integers(policy, self.name)
+        return tuple(layer.weight for layer in policy.integers or ())
+
+    def open(self, policy: Policy, batch: int = 1) -> FixedSession:
+        require_integers(policy, self.name)
+        return FixedSession(policy, batch)

@@ -1,0 +1,93 @@
+"""The `lava` backend as the protocol has it: a session is a worker with one network."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from simulators.lava.client import DEFAULT_TIMEOUT, WorkerClient
+from simulators.lava.install import INSTALL_HINT, LAVA_VERSION, ensure_installed, installed_folder
+from simulators.protocol import Availability, Backend, Session, SpikeRecord, counts_of, require_integers
+from spikerl_deploy.codec import Spikes
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.loihi import ALWAYS_ON_THRESHOLD_MAX
+from spikerl_deploy.policy import Policy
+
+
+class LavaSession(Session):
+    """A worker process that runs the policy's network; closing ends it."""
+
+    def __init__(self, policy: Policy, batch: int, folder: Path, timeout: float) -> None:
+        super().__init__(policy, batch)
+        assert policy.integers is not None
+        self.client = WorkerClient(folder, timeout)
+        arrays, layers = {}, []
+        for index, layer in enumerate(policy.integers):
+            scalars = {key: value for key, value in asdict(layer).items() if key not in ("weight", "bias")}
+            layers.append(scalars)
+            arrays |= {f"weight{index}": layer.weight, f"bias{index}": layer.bias}
+        fields = {"op": "open", "layers": layers, "time_steps": policy.time_steps, "batch": batch}
+        self.client.request(fields, "opened", arrays)
+
+    def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord:
+        arrays = self.client.request({"op": "infer"}, "spikes", {"spikes": spikes})
+        return counts_of(tuple(arrays[f"layer{index}"] for index in range(len(self.policy.layers))), rasters)
+
+    def close(self) -> None:
+        self.client.close()
+
+
+class LavaBackend(Backend):
+    """Stock Lava processes, bit-accurate models.
+
+    Args:
+        timeout: seconds that start-up and every answer of the worker may take.
+        install: whether Lava may be installed on first use. wheel: the wheel as a local file.
+        say: takes progress lines of the installation.
+    """
+
+    name = "lava"
+    summary = "stock Lava processes with bit-accurate models, on Lava's CPU simulator"
+    exactness = "integer"
+
+    def __init__(
+        self,
+        timeout: float = DEFAULT_TIMEOUT,
+        install: bool = True,
+        wheel: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        if not timeout > 0:
+            raise SpikerlError(f"worker time limit {timeout:g} s must be positive", "use --worker-timeout 60")
+        self.timeout, self.install, self.wheel, self.say = timeout, install, wheel, say
+
+    def availability(self) -> Availability:
+        if sys.platform == "win32":
+            return Availability(False, "Lava forks its processes, which Windows cannot", "use Linux, or WSL")
+        if installed_folder() is None:
+            return Availability(False, f"lava-nc {LAVA_VERSION} is not installed", INSTALL_HINT)
+        return Availability(True, f"lava-nc {LAVA_VERSION}")
+
+    def runs(self, policy: Policy) -> str:
+        return f"{policy.bits}-bit integers"
+
+    def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
+        require_integers(policy, self.name)
+        return tuple(layer.weight for layer in policy.integers or ())
+
+    def open(self, policy: Policy, batch: int = 1) -> LavaSession:
+        require_integers(policy, self.name)
+        for index, layer in enumerate(policy.integers or ()):
+            if layer.vth > ALWAYS_ON_THRESHOLD_MAX:
+                raise SpikerlError(
+                    f"layer {index}: threshold {layer.vth} exceeds {ALWAYS_ON_THRESHOLD_MAX}, above which no neuron "
+                    "can fire at every step to carry the next layer's bias",
+                    "export it again with spikerl, which keeps below",
+                )
+        folder = ensure_installed(self.install, self.wheel, self.say)
+        return LavaSession(policy, batch, folder, self.timeout)

@@ -1,0 +1,160 @@
+"""The user's side of the worker: starts it, talks to it under a time limit, and leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+import simulators
+from simulators.lava.wire import PROTOCOL_VERSION, Arrays, WireError, receive_message, send_message
+from spikerl_deploy.errors import SpikerlError
+
+DEFAULT_TIMEOUT = 60.0  # seconds for an answer
+POLL_SECONDS = 0.2  # how soon a worker's death is noticed
+GRACE_SECONDS = 3.0  # between asking processes to end and ending them
+_QUOTED_CHARACTERS = 300
+
+
+class WorkerClient:
+    """One worker process and the connection to it.
+
+    Args:
+        lava_folder: folder that holds the Lava wheel's packages.
+        timeout: seconds that start-up and every answer may take.
+
+    Raises:
+        SpikerlError: the worker cannot be started, dies, does not answer in time or speaks another protocol.
+    """
+
+    def __init__(self, lava_folder: Path, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self.timeout = timeout
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the client)
+        self._connection, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "simulators.lava.worker", str(theirs.fileno()), str(lava_folder)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,  # its own process group: ended as one, and deaf to the terminal's Ctrl-C
+                env=_worker_environment(),
+            )
+        self._finalizer = weakref.finalize(self, _end, self.process, self._connection, self._log)
+        self.versions: dict[str, str] = self._receive("hello", self._check_protocol)[0]["versions"]
+
+    def request(self, fields: dict[str, Any], answer: str, arrays: Arrays | None = None) -> Arrays:
+        """Send a message and return the arrays of its answer.
+
+        Raises:
+            SpikerlError: as for the class; the worker is ended then.
+        """
+        try:
+            self._connection.settimeout(self.timeout)
+            send_message(self._connection, fields, arrays)
+        except (OSError, TimeoutError) as error:
+            raise self._failure(f"the connection broke ({error})") from error
+        return self._receive(answer)[1]
+
+    def close(self) -> None:
+        """Ask the worker to stop Lava and exit; end it if it does not. May be called twice."""
+        if not self._finalizer.alive:
+            return
+        try:
+            self.request({"op": "close"}, "closed")
+            self.process.wait(GRACE_SECONDS)
+        except (SpikerlError, subprocess.TimeoutExpired):
+            pass  # what is left is ended below
+        self._finalizer()
+
+    def _receive(self, answer: str, check: Any = None) -> tuple[dict[str, Any], Arrays]:
+        deadline = time.monotonic() + self.timeout
+        try:
+            while not select.select([self._connection], [], [], POLL_SECONDS)[0]:
+                if self.process.poll() is not None:
+                    raise self._failure("it died")
+                if time.monotonic() > deadline:
+                    raise self._failure(f"it did not answer within {self.timeout:g} s", "raise --worker-timeout")
+            self._connection.settimeout(max(deadline - time.monotonic(), POLL_SECONDS))
+            fields, arrays = receive_message(self._connection)
+        except TimeoutError:
+            raise self._failure(f"it did not answer within {self.timeout:g} s", "raise --worker-timeout") from None
+        except (WireError, OSError) as error:
+            raise self._failure(f"it died ({error})") from error
+        if check is not None:
+            check(fields)
+        if fields.get("op") != answer:
+            raise self._failure(f"it answered '{fields.get('op')}' where '{answer}' was expected")
+        return fields, arrays
+
+    def _check_protocol(self, fields: dict[str, Any]) -> None:
+        if fields.get("protocol") != PROTOCOL_VERSION:
+            raise self._failure(
+                f"it speaks protocol {fields.get('protocol')}, this is {PROTOCOL_VERSION}",
+                "reinstall spikerl-deploy: two versions are mixed",
+            )
+
+    def _failure(self, what: str, hint: str = "see what is here: spikerl doctor") -> SpikerlError:
+        """Error that quotes the worker's last output; ends the worker."""
+        code = self.process.poll()
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(self._log.tell() - 4096, 0))
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        exit_text = "" if code is None else f", exit code {code}"
+        last = f"; its last output: {lines[-1].strip()[:_QUOTED_CHARACTERS]}" if lines else ""
+        self._finalizer()
+        return SpikerlError(f"lava worker failed: {what}{exit_text}{last}", hint)
+
+
+def _worker_environment() -> dict[str, str]:
+    """The caller's environment, with our packages importable and one thread for each numeric library."""
+    root = str(Path(simulators.__file__).resolve().parent.parent)
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return os.environ | one_thread | {"PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
+
+
+def group_members(group: int) -> list[psutil.Process]:
+    """Living processes of a process group, zombies left out."""
+    members = []
+    for process in psutil.process_iter(["status"]):
+        try:
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, PermissionError):
+            continue
+    return members
+
+
+def _end(process: subprocess.Popen[bytes], connection: socket.socket, log: IO[bytes]) -> None:
+    """End the worker's whole process group and wait for it.
+
+    SIGTERM first: multiprocessing's resource tracker ignores it, outlives the others and unlinks the
+    shared memory they leave behind. Whatever is still there after the grace time is killed.
+    """
+    connection.close()
+    deadline = time.monotonic() + GRACE_SECONDS
+    _signal_group(process.pid, signal.SIGTERM)
+    while group_members(process.pid) and time.monotonic() < deadline:
+        process.poll()
+        time.sleep(0.01)
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+    log.close()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # nothing is left of it

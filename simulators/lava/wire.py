@@ -1,0 +1,72 @@
+"""Messages between client and worker: a JSON header and raw arrays. Nothing in them can execute code.
+
+Frame: 4 bytes length of the header, 8 bytes length of the payload, header, payload. The header holds the
+fields of the message and, under `arrays`, [name, dtype, shape] of each array in the payload, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PROTOCOL_VERSION = 1
+_LENGTHS = struct.Struct("!IQ")
+_MAX_HEADER = 1 << 20
+_MAX_PAYLOAD = 1 << 32
+_DTYPES = ("|b1", "<i4", "<i2")
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class WireError(Exception):
+    """The other side closed the connection or sent something that is no message."""
+
+
+def send_message(connection: socket.socket, fields: dict[str, Any], arrays: Arrays | None = None) -> None:
+    """Send one message."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+    table = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
+    header = json.dumps(fields | {"arrays": table}).encode()
+    payload = b"".join(array.tobytes() for array in arrays.values())
+    connection.sendall(_LENGTHS.pack(len(header), len(payload)) + header + payload)
+
+
+def receive_message(connection: socket.socket) -> tuple[dict[str, Any], Arrays]:
+    """Receive one message.
+
+    Raises:
+        WireError: end of stream, or a malformed frame.
+        TimeoutError: the socket's time limit passed.
+    """
+    header_length, payload_length = _LENGTHS.unpack(_receive_exactly(connection, _LENGTHS.size))
+    if header_length > _MAX_HEADER or payload_length > _MAX_PAYLOAD:
+        raise WireError(f"frame of {header_length} + {payload_length} bytes is out of bounds")
+    try:
+        fields = json.loads(_receive_exactly(connection, header_length))
+        arrays, offset = {}, 0
+        payload = _receive_exactly(connection, payload_length)
+        for name, dtype, shape in fields.pop("arrays"):
+            if dtype not in _DTYPES:
+                raise WireError(f"array '{name}' has type {dtype}")
+            count = int(np.prod(shape, dtype=np.int64))
+            arrays[name] = np.frombuffer(payload, dtype, count, offset).reshape(shape)
+            offset += arrays[name].nbytes
+    except (ValueError, KeyError, TypeError) as error:
+        raise WireError(f"malformed message: {error}") from error
+    return fields, arrays
+
+
+def _receive_exactly(connection: socket.socket, length: int) -> bytes:
+    buffer = bytearray(length)
+    view, filled = memoryview(buffer), 0
+    while filled < length:
+        received = connection.recv_into(view[filled:])
+        if received == 0:
+            raise WireError("the connection was closed")
+        filled += received
+    return bytes(buffer)

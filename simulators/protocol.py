@@ -1,0 +1,129 @@
+"""What a backend is: it opens a policy and turns input spikes into output spikes. It knows no environment."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikerl_deploy.codec import Spikes
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.policy import Policy
+
+Exactness = Literal["integer", "float"]
+Counts = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeRecord:
+    """Spikes of one control step.
+
+    Attributes:
+        counts: for each layer [B, n], spikes of each neuron over the T time steps.
+        rasters: for each layer [B, T, n] booleans, if they were asked for.
+    """
+
+    counts: tuple[Counts, ...]
+    rasters: tuple[Spikes, ...] | None = None
+
+    @property
+    def output_counts(self) -> Counts:
+        """Counts of the last layer, [B, n_out]."""
+        return self.counts[-1]
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can run here: `detail` says with what, or why not; `hint` mends it."""
+
+    ready: bool
+    detail: str
+    hint: str | None = None
+
+
+class Session(ABC):
+    """A policy opened for `batch` episodes side by side. Each control step starts from zero state."""
+
+    def __init__(self, policy: Policy, batch: int) -> None:
+        if batch < 1:
+            raise SpikerlError(f"batch {batch} must be at least 1")
+        self.policy, self.batch = policy, batch
+        self.input_shape = (batch, policy.time_steps, policy.n_in)
+
+    def infer(self, spikes: Spikes, rasters: bool = False) -> SpikeRecord:
+        """Run one control step for every episode.
+
+        Args:
+            spikes: [B, T, n_in] booleans.
+            rasters: also return which neuron spiked when.
+
+        Raises:
+            SpikerlError: another shape or type, or the backend failed.
+        """
+        if spikes.shape != self.input_shape or spikes.dtype != np.bool_:
+            raise SpikerlError(
+                f"input spikes are {spikes.dtype} {spikes.shape}, the session takes bool {self.input_shape}"
+            )
+        return self._infer(spikes, rasters)
+
+    @abstractmethod
+    def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord: ...
+
+    def close(self) -> None:
+        """Release what the session holds; may be called twice."""
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """A way to run a policy. Options are keyword arguments of the constructor."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    exactness: ClassVar[Exactness]
+
+    @abstractmethod
+    def availability(self) -> Availability:
+        """Whether it can run here, found out without running it."""
+
+    @abstractmethod
+    def runs(self, policy: Policy) -> str:
+        """Which of the policy's weights it executes, in words for a report."""
+
+    @abstractmethod
+    def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
+        """The weights [n_out, n_in] of each layer that it executes; a zero is no synapse."""
+
+    @abstractmethod
+    def open(self, policy: Policy, batch: int = 1) -> Session:
+        """Make the policy ready to run.
+
+        Raises:
+            SpikerlError: the policy cannot run on this backend, or the backend is not ready.
+        """
+
+
+def require_integers(policy: Policy, backend: str) -> None:
+    """Refuse a float policy.
+
+    Raises:
+        SpikerlError: the policy is not quantized.
+    """
+    if policy.integers is None:
+        raise SpikerlError(
+            f"backend '{backend}' runs integers, the policy holds floats only",
+            "quantize it: spikerl export POLICY --to nir --bits 8 -o quantized.nir",
+        )
+
+
+def counts_of(rasters: tuple[Spikes, ...], keep: bool) -> SpikeRecord:
+    """Record of full rasters [B, T, n], which are kept or dropped after counting."""
+    return SpikeRecord(tuple(r.sum(axis=1, dtype=np.int32) for r in rasters), rasters if keep else None)

@@ -1,0 +1,139 @@
+"""The closed loop: episodes of a real environment, side by side, on any backend. The backend sees only spikes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.protocol import Session
+from spikerl_deploy.codec import Spikes, decode, encode
+from spikerl_deploy.environments import check_fits, environment_spec, make_environment
+from spikerl_deploy.policy import Policy
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """Episodes of a policy on a backend.
+
+    Attributes:
+        seeds, returns, lengths: one an episode; undiscounted returns, lengths in control steps.
+        spike_totals: for the input and each layer [n], spikes of each neuron over all control steps.
+        infer_seconds: wall time of each call of the backend, which serves up to `batch` episodes.
+        inputs: [N, B, T, n_in] spikes fed to the backend, if they were recorded.
+    """
+
+    seeds: tuple[int, ...]
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+    spike_totals: tuple[NDArray[np.int64], ...]
+    infer_seconds: NDArray[np.float64]
+    batch: int
+    wall_seconds: float
+    inputs: Spikes | None = None
+
+    @property
+    def control_steps(self) -> int:
+        """Control steps of all episodes together."""
+        return sum(self.lengths)
+
+
+def rollout(
+    session: Session,
+    policy: Policy,
+    env_id: str,
+    seeds: Sequence[int],
+    progress: Callable[[int, int], None] | None = None,
+    record_inputs: int = 0,
+) -> Rollout:
+    """Play one episode for each seed, `session.batch` at a time; a slot that ends takes the next seed.
+
+    An episode ends when the environment terminates or truncates it. Its course depends on its seed alone,
+    not on what runs beside it.
+
+    Args:
+        progress: called with (control steps, finished episodes) after every call of the backend.
+        record_inputs: keep the input spikes of the first so many calls.
+
+    Raises:
+        SpikerlError: the environment cannot be made or does not fit the policy, or the backend failed.
+    """
+    slots = [_Slot(env_id) for _ in range(min(session.batch, len(seeds)))]
+    try:
+        check_fits(policy, env_id, environment_spec(slots[0].env, env_id))
+        return _play(session, policy, slots, list(seeds), progress, record_inputs)
+    finally:
+        for slot in slots:
+            slot.env.close()
+
+
+class _Slot:
+    """A place in the batch: an environment and the episode that runs in it."""
+
+    def __init__(self, env_id: str) -> None:
+        self.env = make_environment(env_id)
+        self.episode: int | None = None
+        self.generator = np.random.default_rng(0)
+        self.observation = np.zeros(0)
+
+    def start(self, episode: int | None, seeds: Sequence[int]) -> None:
+        self.episode = episode
+        if episode is not None:
+            self.observation, _ = self.env.reset(seed=seeds[episode])
+            self.generator = np.random.default_rng([seeds[episode], 1])  # Poisson coding; not the environment's stream
+
+
+def _play(
+    session: Session,
+    policy: Policy,
+    slots: list[_Slot],
+    seeds: list[int],
+    progress: Callable[[int, int], None] | None,
+    record_inputs: int,
+) -> Rollout:
+    assert policy.decoder is not None
+    returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=int)
+    totals = [np.zeros(size, dtype=np.int64) for size in policy.sizes]
+    batch = np.zeros(session.input_shape, dtype=bool)
+    recorded: list[Spikes] = []
+    seconds: list[float] = []
+    waiting = iter(range(len(seeds)))
+    for slot in slots:
+        slot.start(next(waiting, None), seeds)
+    started, finished = time.perf_counter(), 0
+    while active := [row for row, slot in enumerate(slots) if slot.episode is not None]:
+        observations = np.stack([slots[row].observation for row in active])
+        batch[:] = False
+        batch[active] = encode(policy, observations, [slots[row].generator for row in active])
+        before = time.perf_counter()
+        record = session.infer(batch)
+        seconds.append(time.perf_counter() - before)
+        actions = decode(record.output_counts[active], policy.time_steps, policy.decoder)
+        for total, counts in zip(totals, (batch[active].sum(axis=1), *(c[active] for c in record.counts)), strict=True):
+            total += counts.sum(axis=0)
+        if len(recorded) < record_inputs:
+            recorded.append(batch.copy())
+        for row, action in zip(active, actions, strict=True):
+            slot = slots[row]
+            assert slot.episode is not None
+            slot.observation, reward, terminated, truncated, _ = slot.env.step(action)
+            returns[slot.episode] += float(reward)
+            lengths[slot.episode] += 1
+            if terminated or truncated:
+                finished += 1
+                slot.start(next(waiting, None), seeds)
+        if progress is not None:
+            progress(int(lengths.sum()), finished)
+    return Rollout(
+        tuple(seeds),
+        tuple(returns.tolist()),
+        tuple(lengths.tolist()),
+        tuple(totals),
+        np.array(seconds),
+        session.batch,
+        time.perf_counter() - started,
+        np.stack(recorded) if recorded else None,
+    )

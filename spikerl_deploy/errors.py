@@ -1,0 +1,37 @@
+"""The one error type that reaches a user: a line that says what is wrong, and a hint."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SpikerlError(Exception):
+    """Usage, configuration or input error.
+
+    Args:
+        message: one line that names the offending value.
+        hint: one action that mends it, runnable where possible.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class CheckFailed(SpikerlError):
+    """A check that the user asked for did not hold (exit code 1)."""
+
+    exit_code = 1
+
+
+def unknown(kind: str, value: str, known: Iterable[str], hint: str | None = None) -> SpikerlError:
+    """Error for an unknown name: lists what there is and suggests the nearest."""
+    names = sorted(known)
+    near = difflib.get_close_matches(value, names, n=1)
+    listed = ", ".join(names) if len(names) <= 24 else f"{len(names)} names, see the hint"
+    suggestion = f"did you mean '{near[0]}'?" if near else hint
+    return SpikerlError(f"unknown {kind} '{value}'; there is: {listed}", suggestion)

@@ -1,0 +1,200 @@
+"""The policy file: one `.nir` that any NIR reader opens, whose graph metadata makes it a whole policy.
+
+Metadata keys are flat, since NIR metadata does not nest; docs/policy-file.md lists them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.files import atomic_path
+from spikerl_deploy.loihi import IntegerLayer
+from spikerl_deploy.nir_core import chain_edges, layers_from_graph, layers_to_nodes
+from spikerl_deploy.policy import (
+    DEFAULT_DT,
+    Normalization,
+    Policy,
+    PopulationDecoder,
+    PopulationEncoder,
+    SpikingLayer,
+)
+
+FORMAT, VERSION = "spikerl-policy", 1
+_LAYER_SCALARS = ("current_decay", "voltage_decay", "v_threshold")
+_INTEGER_SCALARS = ("weight_exp", "du", "dv", "vth", "scale")
+# What reading a file that is broken, foreign or hostile can raise, from h5py, nir's own checks and ours.
+_READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, IndexError, RuntimeError)
+
+
+def policy_to_graph(policy: Policy) -> nir.NIRGraph:
+    """The policy as a NIR graph with everything else in its metadata."""
+    nodes = layers_to_nodes(policy.layers, policy.dt)
+    metadata = _metadata(policy)
+    metadata["content_sha256"] = _content_hash(policy.layers, metadata)
+    return nir.NIRGraph(nodes=nodes, edges=chain_edges(nodes), metadata=metadata)
+
+
+def save_policy(policy: Policy, path: Path, force: bool = False) -> None:
+    """Write a policy file atomically.
+
+    Raises:
+        SpikerlError: the file exists and `force` is false, or cannot be written.
+    """
+    graph = policy_to_graph(policy)
+    with atomic_path(path, force) as temporary:
+        nir.write(temporary, graph, compression_opts=6)
+
+
+def load_policy(path: Path, dt: float = DEFAULT_DT) -> Policy:
+    """Read a policy file, or any NIR file as a core alone.
+
+    Args:
+        dt: seconds a time step, for a file that does not state it.
+
+    Raises:
+        SpikerlError: the file is missing, truncated, foreign, of a newer version, or was changed after writing.
+    """
+    if not path.is_file():
+        raise SpikerlError(f"no policy file at '{path}'", "make one: spikerl export RUN --to nir -o policy.nir")
+    try:
+        graph = nir.read(path)
+    except _READ_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SpikerlError(f"'{path}' is not a NIR file that can be read: {reason}", "export it again") from error
+    if not isinstance(graph, nir.NIRGraph):
+        raise SpikerlError(f"'{path}' holds a {type(graph).__name__}, a NIR graph was expected", "export it again")
+    return policy_from_graph(graph, str(path), dt)
+
+
+def policy_from_graph(graph: nir.NIRGraph, name: str, dt: float = DEFAULT_DT) -> Policy:
+    """Inverse of `policy_to_graph`; `name` is what errors call the graph."""
+    metadata = graph.metadata
+    if metadata.get("spikerl.format") != FORMAT:
+        return Policy(layers=layers_from_graph(graph, float(metadata.get("dt", dt))), dt=dt)
+    if int(metadata.get("spikerl.version", 0)) != VERSION:
+        raise SpikerlError(
+            f"'{name}' has policy version {metadata.get('spikerl.version')}, this is {VERSION}",
+            "install the matching spikerl",
+        )
+    try:
+        policy = _from_metadata(graph, metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpikerlError(f"'{name}' has broken metadata: {error}", "export it again") from error
+    if _content_hash(policy.layers, metadata) != metadata.get("content_sha256"):
+        raise SpikerlError(f"'{name}' was changed after it was written: its content hash differs", "export it again")
+    return policy
+
+
+def _metadata(policy: Policy) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "spikerl.format": FORMAT,
+        "spikerl.version": VERSION,
+        "time_steps": policy.time_steps,
+        "dt": policy.dt,
+        "provenance": json.dumps(policy.provenance, sort_keys=True),
+    }
+    _put_layers(data, "layer", policy.layers, with_weights=False)
+    if policy.env_id is not None:
+        data["env_id"] = policy.env_id
+    if policy.bits is not None:
+        data["bits"] = policy.bits
+    _put(data, "normalization", policy.normalization, ("mean", "std", "clip"))
+    _put(data, "encoder", policy.encoder, ("mean", "std", "coding", "threshold"))
+    _put(data, "decoder", policy.decoder, ("weight", "bias", "action_low", "action_high"))
+    for index, layer in enumerate(policy.integers or ()):
+        data[f"integer.{index}.weight"] = layer.weight.astype(np.int16)
+        data[f"integer.{index}.bias"] = layer.bias.astype(np.int16)
+        _put(data, f"integer.{index}", layer, _INTEGER_SCALARS)
+    if policy.trained is not None:
+        _put_layers(data, "trained", policy.trained, with_weights=True)
+    return data
+
+
+def _put(data: dict[str, Any], prefix: str, part: object | None, names: Sequence[str]) -> None:
+    if part is not None:
+        for name in names:
+            value = getattr(part, name)
+            data[f"{prefix}.{name}"] = np.array(value) if isinstance(value, np.ndarray) else value
+
+
+def _put_layers(data: dict[str, Any], prefix: str, layers: Sequence[SpikingLayer], with_weights: bool) -> None:
+    names = ("weight", "bias", *_LAYER_SCALARS) if with_weights else _LAYER_SCALARS
+    for index, layer in enumerate(layers):
+        _put(data, f"{prefix}.{index}", layer, names)
+
+
+def _get(data: Mapping[str, Any], prefix: str, names: Sequence[str]) -> dict[str, Any]:
+    return {name: _plain(data[f"{prefix}.{name}"]) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars as Python's; arrays as they are."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _from_metadata(graph: nir.NIRGraph, data: Mapping[str, Any]) -> Policy:
+    dt = float(data["dt"])
+    nodes = layers_from_graph(graph, dt)
+    layers = tuple(
+        SpikingLayer(layer.weight, layer.bias, **_get(data, f"layer.{index}", _LAYER_SCALARS))
+        for index, layer in enumerate(nodes)
+    )
+    _check_nodes(nodes, layers)
+    count = range(len(layers))
+    integers = trained = None
+    if "bits" in data:
+        integers = tuple(
+            IntegerLayer(data[f"integer.{i}.weight"], data[f"integer.{i}.bias"],
+                         **_get(data, f"integer.{i}", _INTEGER_SCALARS))
+            for i in count
+        )  # fmt: skip
+    if "trained.0.weight" in data:
+        trained = tuple(SpikingLayer(**_get(data, f"trained.{i}", ("weight", "bias", *_LAYER_SCALARS))) for i in count)
+    encoder_names = ("mean", "std", "coding", "threshold")
+    decoder_names = ("weight", "bias", "action_low", "action_high")
+    normalization = _get(data, "normalization", ("mean", "std", "clip")) if "normalization.mean" in data else None
+    return Policy(
+        layers=layers,
+        time_steps=int(data["time_steps"]),
+        dt=dt,
+        normalization=Normalization(**normalization) if normalization else None,
+        encoder=PopulationEncoder(**_get(data, "encoder", encoder_names)) if "encoder.mean" in data else None,
+        decoder=PopulationDecoder(**_get(data, "decoder", decoder_names)) if "decoder.weight" in data else None,
+        env_id=data.get("env_id"),
+        integers=integers,
+        trained=trained,
+        bits=int(data["bits"]) if "bits" in data else None,
+        provenance=json.loads(data["provenance"]),
+    )
+
+
+def _check_nodes(nodes: Sequence[SpikingLayer], layers: Sequence[SpikingLayer]) -> None:
+    """The neurons that a foreign reader sees must be those that the metadata states."""
+    for index, (node, layer) in enumerate(zip(nodes, layers, strict=True)):
+        for name in _LAYER_SCALARS:
+            if not np.isclose(getattr(node, name), getattr(layer, name), rtol=0, atol=2e-6):
+                raise ValueError(f"{name} of layer {index} is {getattr(layer, name)}, its NIR node says {getattr(node, name)}")
+
+
+def _content_hash(layers: Sequence[SpikingLayer], metadata: Mapping[str, Any]) -> str:
+    """SHA-256 over weights and metadata, whatever the HDF5 layout or compression."""
+    digest = hashlib.sha256()
+    items: dict[str, Any] = {key: value for key, value in metadata.items() if key != "content_sha256"}
+    for index, layer in enumerate(layers):
+        items |= {f"node.{index}.weight": layer.weight, f"node.{index}.bias": layer.bias}
+    for key in sorted(items):
+        value = items[key]
+        digest.update(key.encode() + b"\0")
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype.str}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+        else:
+            digest.update(json.dumps(_plain(value)).encode())
+    return digest.hexdigest()

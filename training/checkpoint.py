@@ -1,0 +1,107 @@
+"""Checkpoints: what a run must keep to be exported or looked at, loaded without executing anything."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.files import atomic_path
+from spikerl_deploy.policy import Normalization, Policy
+from training.actor import Spaces, SpikingActor
+from training.normalizer import RunningNormalizer
+from training.settings import Settings
+from training.td3 import TD3
+
+FORMAT, VERSION = "spikerl-checkpoint", 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: environment steps done, updates done, and the last evaluation's mean return."""
+
+    step: int
+    updates: int
+    eval_return: float | None
+
+
+def save_checkpoint(
+    path: Path, agent: TD3, normalizer: RunningNormalizer, spaces: Spaces, settings: Settings, progress: Progress
+) -> None:
+    """Write a checkpoint atomically: networks, targets, optimizers, normaliser, settings and counters."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "settings": json.dumps(asdict(settings)),
+        "spaces": {
+            "obs_dim": spaces.obs_dim,
+            "action_low": torch.from_numpy(np.array(spaces.action_low)),
+            "action_high": torch.from_numpy(np.array(spaces.action_high)),
+        },
+        "progress": asdict(progress),
+        "normalizer": normalizer.state_dict() | {"std": torch.from_numpy(normalizer.std())},
+        "agent": agent.state_dict(),
+    }
+    buffer = io.BytesIO()
+    torch.save(document, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read and check a checkpoint.
+
+    Raises:
+        SpikerlError: the file is missing, truncated, of another kind or of a newer version.
+    """
+    if not path.is_file():
+        raise SpikerlError(f"no checkpoint at '{path}'", "train one: spikerl train --out RUN")
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpikerlError(
+            f"'{path}' is not a checkpoint that can be read: {reason}", "it may be truncated or foreign; train again"
+        ) from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise SpikerlError(f"'{path}' is a torch file, but no spikerl checkpoint", "give a run folder of spikerl train")
+    if document.get("version") != VERSION:
+        raise SpikerlError(
+            f"'{path}' has checkpoint version {document.get('version')}, this is {VERSION}", "install the matching spikerl"
+        )
+    return document
+
+
+def policy_of(path: Path) -> Policy:
+    """The float policy that a checkpoint holds.
+
+    Raises:
+        SpikerlError: as `load_checkpoint`, or its parts do not fit together.
+    """
+    document = load_checkpoint(path)
+    try:
+        stored = json.loads(document["settings"])
+        settings = Settings(**stored)
+        spaces = document["spaces"]
+        actor = SpikingActor(
+            Spaces(spaces["obs_dim"], spaces["action_low"].numpy(), spaces["action_high"].numpy()), settings
+        )
+        actor.load_state_dict(document["agent"]["actor"])
+        moments = document["normalizer"]
+        normalization = Normalization(
+            moments["mean"].numpy().astype(np.float32),
+            moments["std"].numpy().astype(np.float32),
+            settings.observation_clip,
+        )
+    except (KeyError, TypeError, RuntimeError, AttributeError, json.JSONDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise SpikerlError(f"checkpoint '{path}' has missing or misshapen parts: {reason}", "train again") from error
+    return actor.to_policy(normalization, settings.env)

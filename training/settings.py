@@ -1,0 +1,209 @@
+"""Settings of a training run: one dataclass, its TOML form, and the layering of sources. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from spikerl_deploy.errors import SpikerlError, unknown
+
+ENVIRONMENT_PREFIX = "SPIKERL_TRAIN_"
+
+
+def _setting(default: Any, doc: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"doc": doc, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a run. The defaults are PopSAN's where it has one (Tang et al. 2020), TD3's elsewhere."""
+
+    env: str = _setting("InvertedPendulum-v5", "Gymnasium id of a MuJoCo environment")
+    steps: int = _setting(1_000_000, "environment steps")
+    seed: int = _setting(0, "seed of networks, exploration, replay sampling and environment")
+    # actor
+    hidden: tuple[int, ...] = _setting((256, 256), "neurons of each hidden spiking layer")
+    population: int = _setting(10, "P, neurons for each observation and each action dimension")
+    time_steps: int = _setting(5, "T, time steps a control step")
+    coding: str = _setting("regular", "input coding", ("regular", "poisson"))
+    encoder_range: float = _setting(3.0, "receptive field centres span [-range, range]")
+    encoder_std: float = _setting(math.sqrt(0.15), "initial width of a receptive field")
+    current_decay: float = _setting(0.5, "fraction of the current kept each time step")
+    voltage_decay: float = _setting(0.75, "fraction of the voltage kept each time step")
+    v_threshold: float = _setting(0.5, "firing threshold")
+    surrogate: str = _setting(
+        "rectangular", "surrogate gradient", ("rectangular", "fast_sigmoid", "sigmoid", "atan", "triangular")
+    )
+    surrogate_width: float = _setting(0.5, "half width of the rectangular surrogate, in units of v")
+    # TD3
+    critic_hidden: tuple[int, ...] = _setting((256, 256), "units of each hidden critic layer")
+    batch_size: int = _setting(100, "transitions an update")
+    buffer_size: int = _setting(1_000_000, "transitions the replay buffer holds")
+    start_steps: int = _setting(10_000, "steps with uniformly random actions")
+    update_after: int = _setting(1_000, "steps before the first update")
+    update_every: int = _setting(1, "steps between updates; as many updates follow at once")
+    gamma: float = _setting(0.99, "discount")
+    polyak: float = _setting(0.995, "share of the old target kept at an update")
+    actor_lr: float = _setting(1e-4, "Adam step size of the actor")
+    critic_lr: float = _setting(1e-3, "Adam step size of the critics")
+    explore_noise: float = _setting(0.1, "std of exploration noise, in half action ranges")
+    target_noise: float = _setting(0.2, "std of target policy smoothing, in half action ranges")
+    noise_clip: float = _setting(0.5, "bound of target policy smoothing, in half action ranges")
+    policy_delay: int = _setting(2, "critic updates for each actor update")
+    observation_clip: float = _setting(3.0, "bound of the z-scored observation")
+    # evaluation
+    eval_every: int = _setting(5_000, "steps between evaluations")
+    eval_episodes: int = _setting(10, "episodes of an evaluation, on environments of their own")
+    eval_seed: int = _setting(10_000, "seed of the first evaluation episode")
+    stop_return: float | None = _setting(None, "stop once an evaluation's mean return reaches this")
+    # machine
+    device: str = _setting("auto", "where the networks live", ("auto", "cpu", "cuda"))
+    bf16: bool = _setting(False, "BF16 autocast of the actor; critics, targets and losses stay in FP32")
+    threads: int = _setting(1, "torch threads on the CPU")
+    tensorboard: bool = _setting(True, "write TensorBoard event files")
+    carbon: bool = _setting(True, "track energy and carbon with CodeCarbon, offline")
+    country: str = _setting("USA", "ISO 3166 alpha-3 code whose carbon intensity CodeCarbon assumes")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            object.__setattr__(self, item.name, _coerce(item.name, item.default, value))
+            choices = item.metadata["choices"]
+            if choices and getattr(self, item.name) not in choices:
+                raise unknown(f"value of setting '{item.name}'", str(value), choices)
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        positive = ("steps population time_steps encoder_range encoder_std v_threshold surrogate_width batch_size "
+                    "buffer_size update_every actor_lr critic_lr policy_delay observation_clip eval_every "
+                    "eval_episodes threads").split()
+        for name in positive:
+            _require(name, getattr(self, name), getattr(self, name) > 0, "must be positive")
+        for name in ("start_steps", "update_after", "explore_noise", "target_noise", "noise_clip", "seed", "eval_seed"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "must not be negative")
+        for name in ("current_decay", "voltage_decay", "gamma", "polyak"):
+            _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "must be in [0, 1)")
+        for name in ("hidden", "critic_hidden"):
+            sizes = getattr(self, name)
+            _require(name, sizes, len(sizes) > 0 and min(sizes) > 0, "must be a list of positive sizes")
+
+    def to_toml(self) -> str:
+        """The settings as a TOML document that `from_sources` reads back; unset values are left out."""
+        lines = []
+        for name, value in asdict(self).items():
+            if value is not None:
+                lines.append(f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
+        return "\n".join(lines) + "\n"
+
+
+def _require(name: str, value: object, holds: bool, rule: str) -> None:
+    if not holds:
+        raise SpikerlError(f"setting '{name}' = {value!r} {rule}", f"set it with --set {name}=VALUE")
+
+
+def _coerce(name: str, default: Any, value: Any) -> Any:
+    """Bring a value from TOML, a flag or the environment to the setting's type, or refuse it."""
+    if name == "stop_return":
+        if value in (None, "none"):
+            return None
+        default = 0.0
+    try:
+        if isinstance(default, bool):
+            return _to_bool(value)
+        if isinstance(default, tuple):
+            parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
+            return tuple(_to_int(part) for part in parts)
+        if isinstance(default, int):
+            return _to_int(value)
+        if isinstance(default, float):
+            number = float(value)
+            if isinstance(value, bool) or not math.isfinite(number):
+                raise ValueError
+            return number
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+    except (TypeError, ValueError):
+        kind = {bool: "true or false", tuple: "a list of integers", int: "an integer", float: "a finite number"}
+        wanted = kind.get(type(default), "text")
+        raise SpikerlError(f"setting '{name}' = {value!r} is not {wanted}", f"set it with --set {name}=VALUE") from None
+
+
+def _to_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[_lower(value)]
+
+
+def _lower(value: Any) -> str:
+    text = str(value).lower()
+    if text not in ("true", "1", "yes", "false", "0", "no"):
+        raise ValueError
+    return text
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, bool):
+        raise ValueError
+    number = float(value)  # accepts 1e6
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def _check_names(source: str, names: Mapping[str, Any]) -> None:
+    known = {item.name for item in fields(Settings)}
+    for name in names:
+        if name not in known:
+            raise unknown(f"setting in {source}", name, known, "spikerl train --list-settings")
+
+
+def from_sources(
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    assignments: list[str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Resolve settings: flags over `key=value` assignments over environment over config file over defaults.
+
+    Args:
+        config: TOML file with settings at the top level.
+        environment: variables; those named SPIKERL_TRAIN_<SETTING> count.
+        assignments: `key=value` texts.
+        flags: values of flags that were given; None means not given.
+
+    Raises:
+        SpikerlError: an unknown key, a value of the wrong type or range, an unreadable file.
+    """
+    merged: dict[str, Any] = {}
+    if config is not None:
+        merged |= _read_toml(config)
+    for key, value in (environment or {}).items():
+        if key.startswith(ENVIRONMENT_PREFIX):
+            name = key.removeprefix(ENVIRONMENT_PREFIX).lower()
+            _check_names(f"environment variable {key}", {name: value})
+            merged[name] = value
+    for assignment in assignments or []:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise SpikerlError(f"--set '{assignment}' is not key=value", "for example --set batch_size=256")
+        _check_names("--set", {name.strip(): value})
+        merged[name.strip()] = value.strip()
+    merged |= {name: value for name, value in (flags or {}).items() if value is not None}
+    return Settings(**merged)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpikerlError(f"cannot read config '{path}': {error.strerror}", "check the path given to --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpikerlError(f"config '{path}' is not TOML: {error}", "see the settings with --list-settings") from error
+    _check_names(f"'{path}'", document)
+    return document

@@ -1,0 +1,231 @@
+"""The training run: environment, replay, updates, evaluation and artefacts in a run folder."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikerl_deploy.environments import environment_spec, make_environment
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.files import write_json, write_text
+from spikerl_deploy.manifest import build_manifest
+from training.actor import Spaces
+from training.carbon import CarbonTracker
+from training.checkpoint import Progress, save_checkpoint
+from training.evaluate import Evaluator
+from training.normalizer import RunningNormalizer
+from training.replay import Batch, ReplayBuffer
+from training.runlog import RunLog
+from training.settings import Settings
+from training.td3 import TD3
+
+LOG_EVERY = 1_000  # environment steps between records of the losses
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of a run. `stopped` says why: `steps`, `stop_return` or `interrupted`."""
+
+    steps: int
+    seconds: float
+    best_return: float
+    final_return: float
+    stopped: str
+
+
+def choose_device(name: str) -> torch.device:
+    """Device by setting; `auto` takes CUDA where there is one.
+
+    Raises:
+        SpikerlError: CUDA was asked for and is not there.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise SpikerlError("device 'cuda' asked for, torch finds none", "use --device cpu, or see: spikerl doctor")
+    return torch.device("cuda" if name in ("auto", "cuda") and available else "cpu")
+
+
+def prepare_run_folder(out: Path, force: bool) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        SpikerlError: it holds something and `force` is false, holds something that is no run, or cannot be written.
+    """
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            if not force:
+                raise SpikerlError(f"'{out}' exists and is not overwritten", "add --force, or choose another --out")
+            if not (out / "config.toml").is_file():
+                raise SpikerlError(f"'{out}' is no run folder, --force does not delete it", "choose another --out")
+            shutil.rmtree(out)
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise SpikerlError(f"cannot write run folder '{out}': {error.strerror}", "choose another --out") from error
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying, so that the run can save; a second one dies."""
+    seen: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """One run of TD3 from its settings to its folder."""
+
+    def __init__(self, settings: Settings, out: Path, force: bool = False, quiet: bool = False) -> None:
+        self.settings, self.out, self.quiet = settings, out, quiet
+        self.device = choose_device(settings.device)
+        self.env = make_environment(settings.env)
+        spec = environment_spec(self.env, settings.env)
+        self.spaces = Spaces(spec.obs_dim, spec.action_low, spec.action_high)
+        prepare_run_folder(out, force)
+        torch.set_num_threads(settings.threads)
+        torch.manual_seed(settings.seed)
+        self.noise = np.random.default_rng(settings.seed)
+        self.agent = TD3(self.spaces, settings, self.device)
+        self.normalizer = RunningNormalizer(spec.obs_dim, settings.observation_clip, self.device)
+        capacity = min(settings.buffer_size, settings.steps)
+        self.replay = ReplayBuffer(spec.obs_dim, self.spaces.act_dim, capacity, self.device, settings.seed)
+        self.evaluator = Evaluator(settings.env, settings.eval_episodes, settings.eval_seed)
+        self.best_return, self.last_return = -math.inf, None  # type: float, float | None
+
+    def run(self) -> Result:
+        """Train until the steps are done, the asked return is reached, or a signal comes; write all artefacts."""
+        s = self.settings
+        write_text(self.out / "config.toml", s.to_toml())
+        write_json(self.out / "manifest.json", build_manifest(s.seed))
+        started = time.monotonic()
+        carbon = CarbonTracker(s.carbon, s.country)
+        try:
+            with RunLog(self.out, s.steps, s.tensorboard, self.quiet) as log, _interrupts() as signals:
+                step, stopped = self._loop(log, signals)
+        finally:
+            emissions = carbon.stop()
+            self.env.close()
+            self.evaluator.close()
+        write_json(self.out / "emissions.json", emissions)
+        final = math.nan if self.last_return is None else self.last_return
+        result = Result(step, time.monotonic() - started, self.best_return, final, stopped)
+        write_json(self.out / "result.json", _finite(result))
+        return result
+
+    def _loop(self, log: RunLog, signals: list[int]) -> tuple[int, str]:
+        s = self.settings
+        observation, _ = self.env.reset(seed=s.seed)
+        self.env.action_space.seed(s.seed)
+        self.normalizer.observe(observation)
+        episode_return, losses = 0.0, {}  # type: float, dict[str, Tensor]
+        for step in range(1, s.steps + 1):
+            action = self._explore(observation) if step > s.start_steps else self.env.action_space.sample()
+            following, reward, terminated, truncated, _ = self.env.step(action)
+            self._check_finite(step, following, reward)
+            self.replay.store(
+                observation.astype(np.float32), action, float(reward), following.astype(np.float32), bool(terminated)
+            )
+            self.normalizer.observe(following)
+            episode_return += float(reward)
+            observation = following
+            if terminated or truncated:
+                log.scalars(step, "episode", {"return": episode_return})
+                observation, _ = self.env.reset()
+                self.normalizer.observe(observation)
+                episode_return = 0.0
+            if step >= s.update_after and step % s.update_every == 0:
+                self.normalizer.refresh()
+                for _ in range(s.update_every):
+                    losses |= self.agent.update(self._batch())
+            if step % LOG_EVERY == 0 and losses:
+                self._log_losses(log, step, losses)
+            if step % s.eval_every == 0 or step == s.steps or signals:
+                self._evaluate(log, step)
+                if signals:
+                    log.say(f"interrupted at step {step}; saved {self.out}/checkpoints/last.pt")
+                    return step, "interrupted"
+                if s.stop_return is not None and self.last_return is not None and self.last_return >= s.stop_return:
+                    return step, "stop_return"
+            if step % 100 == 0 or step == s.steps:
+                log.progress(step, self.last_return)
+        return s.steps, "steps"
+
+    def _explore(self, observation: np.ndarray) -> np.ndarray:
+        raw = torch.from_numpy(observation.astype(np.float32)).to(self.device)
+        self.normalizer.refresh()
+        action = self.agent.act(self.normalizer(raw).unsqueeze(0))[0].cpu().numpy()
+        half_range = (self.spaces.action_high - self.spaces.action_low) / 2
+        action = action + self.noise.normal(0.0, self.settings.explore_noise, action.shape) * half_range
+        clipped: np.ndarray = np.clip(action, self.spaces.action_low, self.spaces.action_high).astype(np.float32)
+        return clipped
+
+    def _batch(self) -> Batch:
+        batch = self.replay.sample(self.settings.batch_size)
+        return replace(batch, o_tm1=self.normalizer(batch.o_tm1), o_t=self.normalizer(batch.o_t))
+
+    def _evaluate(self, log: RunLog, step: int) -> None:
+        returns = self.evaluator(self.agent, self.normalizer)
+        self.last_return = float(returns.mean())
+        log.scalars(step, "eval", {"return_mean": self.last_return, "return_std": float(returns.std())})
+        log.progress(step, self.last_return)
+        progress = Progress(step, self.agent.updates, self.last_return)
+        names = ["last"]
+        if self.last_return > self.best_return:
+            self.best_return = self.last_return
+            names.append("best")
+        for name in names:
+            path = self.out / "checkpoints" / f"{name}.pt"
+            save_checkpoint(path, self.agent, self.normalizer, self.spaces, self.settings, progress)
+
+    def _log_losses(self, log: RunLog, step: int, losses: dict[str, Tensor]) -> None:
+        values = {name: float(value) for name, value in losses.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise SpikerlError(
+                    f"{name} is {value} at step {step}; the run is stopped",
+                    f"the last good checkpoint is {self.out}/checkpoints/last.pt; try a smaller --set actor_lr or critic_lr",
+                )
+        log.scalars(step, "train", values)
+
+    def _check_finite(self, step: int, observation: np.ndarray, reward: Any) -> None:
+        if not (np.isfinite(observation).all() and math.isfinite(float(reward))):
+            raise SpikerlError(
+                f"'{self.settings.env}' gave a value that is not finite at step {step}; the run is stopped",
+                f"the last good checkpoint is {self.out}/checkpoints/last.pt",
+            )
+
+
+def _finite(result: Result) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in vars(result).items()
+    }
+
+
+def limit_threads(threads: int) -> None:
+    """Bound the thread pools of libraries that read the environment; before torch is imported."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
