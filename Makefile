@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/spikerl train --env InvertedPendulum-v5 --steps 30000 --seed 0 --out $(DEMO)/run --force \
-	  --config examples/inverted-pendulum.toml
+	  --recipe inverted-pendulum
 	$(BIN)/spikerl export $(DEMO)/run --to nir --bits 8 -o $(DEMO)/policy.nir --force
 	$(BIN)/spikerl simulate $(DEMO)/policy.nir --backend lava --compare torch --episodes 5 --seed 0 \
 	  -o $(DEMO)/report --force
@@ -54,7 +54,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.update --out benchmarks/results/update.json
 
 double-pendulum: $(READY)
-	$(BIN)/spikerl train --config examples/inverted-double-pendulum.toml --seed 0 --out out/double-pendulum/run --force
+	$(BIN)/spikerl train --recipe inverted-double-pendulum --seed 0 --out out/double-pendulum/run --force
 	$(BIN)/spikerl export out/double-pendulum/run --to nir --bits 8 -o out/double-pendulum/policy.nir --force
 	$(BIN)/spikerl simulate out/double-pendulum/policy.nir --backend lava --compare torch --episodes 5 --seed 0 \
 	  -o out/double-pendulum/report --force

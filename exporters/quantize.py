@@ -96,9 +96,7 @@ def dequantize(layer: IntegerLayer) -> SpikingLayer:
     )
 
 
-def _quantize_layer(
-    index: int, layer: SpikingLayer, bits: int, time_steps: int
-) -> tuple[IntegerLayer, LayerReport]:
+def _quantize_layer(index: int, layer: SpikingLayer, bits: int, time_steps: int) -> tuple[IntegerLayer, LayerReport]:
     values = np.concatenate([layer.weight, layer.bias[:, None]], axis=1).astype(np.float64)
     exponent = _best_exponent(index, values, bits, layer.v_threshold)
     mantissas = _mantissas(values, exponent, bits)
@@ -152,9 +150,7 @@ def _best_exponent(index: int, values: NDArray[np.float64], bits: int, v_thresho
     return min(candidates, key=lambda e: float(np.square(_mantissas(values, e, bits) * 2.0**-e - values).sum()))
 
 
-def _report(
-    index: int, integer: IntegerLayer, values: NDArray[np.float64], bits: int, time_steps: int
-) -> LayerReport:
+def _report(index: int, integer: IntegerLayer, values: NDArray[np.float64], bits: int, time_steps: int) -> LayerReport:
     restored = np.concatenate([integer.weight, integer.bias[:, None]], axis=1) * integer.scale
     step = 1 << (MANTISSA_BITS - bits)
     top, bottom = (((1 << (bits - 1)) - 0.5) * step, -((1 << (bits - 1)) + 0.5) * step)

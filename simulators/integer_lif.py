@@ -40,7 +40,8 @@ def integrate_reference(accumulated: NDArray[np.int64], layer: IntegerLayer) -> 
 
 def _decay(state: NDArray[np.int32], code: int) -> NDArray[np.int32]:
     product = state.astype(np.int64) * (DECAY_UNITY - code)
-    return (np.sign(product) * (np.abs(product) >> DECAY_BITS)).astype(np.int32)
+    kept: NDArray[np.int32] = (np.sign(product) * (np.abs(product) >> DECAY_BITS)).astype(np.int32)
+    return kept
 
 
 def integrate_bounded(accumulated: NDArray[np.float32], layer: IntegerLayer) -> Spikes:

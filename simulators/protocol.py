@@ -74,7 +74,7 @@ class Session(ABC):
 
     def close(self) -> None:
         """Release what the session holds; may be called twice."""
-        return None
+        return
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,8 @@ Spikes = NDArray[np.bool_]
 def normalise(observation: NDArray[np.floating], normalization: Normalization) -> Float:
     """Z-score and clip observations [..., obs_dim]."""
     z = (observation.astype(np.float32) - normalization.mean) / normalization.std
-    return np.clip(z, -normalization.clip, normalization.clip, dtype=np.float32)
+    clipped: Float = np.clip(z, -normalization.clip, normalization.clip, dtype=np.float32)
+    return clipped
 
 
 def population_activation(observation: Float, encoder: PopulationEncoder) -> Float:

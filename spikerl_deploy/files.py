@@ -45,8 +45,8 @@ def atomic_path(path: Path, force: bool = True) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     except OSError as error:
         raise SpikerlError(f"cannot write '{path}': {error.strerror or error}", "check space and rights") from error
     finally:

@@ -55,7 +55,9 @@ class IntegerLayer:
             if array.ndim != ndim:
                 raise SpikerlError(f"integer {name} has {array.ndim} dimensions, expected {ndim}")
             if array.size and (array.min() < WEIGHT_MIN or array.max() > WEIGHT_MAX or (array & 1).any()):
-                raise SpikerlError(f"integer {name} holds a mantissa that is odd or outside [{WEIGHT_MIN}, {WEIGHT_MAX}]")
+                raise SpikerlError(
+                    f"integer {name} holds a mantissa that is odd or outside [{WEIGHT_MIN}, {WEIGHT_MAX}]"
+                )
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         if self.bias.shape[0] != self.weight.shape[0]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def build_manifest(seed: int | None = None, made_from: dict[str, Path] | None = 
     """
     return {
         "command": ["spikerl", *sys.argv[1:]],
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "versions": package_versions(),
         "machine": {"system": platform.system(), "architecture": platform.machine()},

@@ -7,6 +7,7 @@ w_in = tau_syn / dt, r = tau_mem / dt. Exponential time constants would not give
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import nir
@@ -45,7 +46,7 @@ def layers_to_nodes(layers: Sequence[SpikingLayer], dt: float) -> dict[str, nir.
 def chain_edges(nodes: dict[str, nir.NIRNode]) -> list[tuple[str, str]]:
     """Edges that join the nodes in their order."""
     names = list(nodes)
-    return list(zip(names[:-1], names[1:], strict=True))
+    return list(itertools.pairwise(names))
 
 
 def layers_from_graph(graph: nir.NIRGraph, dt: float) -> tuple[SpikingLayer, ...]:
@@ -96,9 +97,14 @@ def _layer(
     for name in ("v_leak", "v_reset"):
         if np.any(getattr(neuron, name)):
             raise SpikerlError(f"NIR node '{neuron_name}' has {name} other than 0, which a core cannot honour")
-    tau_syn, tau_mem = _uniform(neuron_name, "tau_syn", neuron.tau_syn), _uniform(neuron_name, "tau_mem", neuron.tau_mem)
+    tau_syn, tau_mem = (
+        _uniform(neuron_name, "tau_syn", neuron.tau_syn),
+        _uniform(neuron_name, "tau_mem", neuron.tau_mem),
+    )
     if not (tau_syn >= dt * (1 - RELATIVE_TOLERANCE) and tau_mem >= dt * (1 - RELATIVE_TOLERANCE)):
-        raise SpikerlError(f"NIR node '{neuron_name}' has a time constant below dt = {dt}", "give the dt it was made for")
+        raise SpikerlError(
+            f"NIR node '{neuron_name}' has a time constant below dt = {dt}", "give the dt it was made for"
+        )
     weight = np.asarray(affine.weight, dtype=np.float64)
     bias = np.asarray(getattr(affine, "bias", np.zeros(weight.shape[0])), dtype=np.float64)
     factor = (neuron.w_in.astype(np.float64) * dt / tau_syn) * (neuron.r.astype(np.float64) * dt / tau_mem)

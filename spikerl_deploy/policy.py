@@ -189,12 +189,13 @@ class Policy:
             raise SpikerlError(f"policy: encoder drives {self.encoder.mean.size} inputs, the core has {self.n_in}")
         if self.decoder is not None and self.decoder.weight.size != self.n_out:
             raise SpikerlError(f"policy: decoder reads {self.decoder.weight.size} outputs, the core has {self.n_out}")
-        if self.normalization is not None and self.encoder is not None:
-            if self.normalization.mean.size != self.encoder.obs_dim:
-                raise SpikerlError(
-                    f"policy: normalisation has {self.normalization.mean.size} dimensions, "
-                    f"the encoder {self.encoder.obs_dim}"
-                )
+        if self.normalization is None or self.encoder is None:
+            return
+        if self.normalization.mean.size != self.encoder.obs_dim:
+            raise SpikerlError(
+                f"policy: normalisation has {self.normalization.mean.size} dimensions, "
+                f"the encoder {self.encoder.obs_dim}"
+            )
 
     @property
     def n_in(self) -> int:
@@ -221,5 +222,6 @@ def _check_chain(what: str, shapes: Sequence[tuple[int, ...]]) -> None:
     for index in range(1, len(shapes)):
         if shapes[index][1] != shapes[index - 1][0]:
             raise SpikerlError(
-                f"policy: {what} {index} takes {shapes[index][1]} inputs, {what} {index - 1} gives {shapes[index - 1][0]}"
+                f"policy: {what} {index} takes {shapes[index][1]} inputs, "
+                f"{what} {index - 1} gives {shapes[index - 1][0]}"
             )

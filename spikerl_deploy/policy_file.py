@@ -181,7 +181,9 @@ def _check_nodes(nodes: Sequence[SpikingLayer], layers: Sequence[SpikingLayer]) 
     for index, (node, layer) in enumerate(zip(nodes, layers, strict=True)):
         for name in _LAYER_SCALARS:
             if not np.isclose(getattr(node, name), getattr(layer, name), rtol=0, atol=2e-6):
-                raise ValueError(f"{name} of layer {index} is {getattr(layer, name)}, its NIR node says {getattr(node, name)}")
+                raise ValueError(
+                    f"{name} of layer {index} is {getattr(layer, name)}, its NIR node says {getattr(node, name)}"
+                )
 
 
 def _content_hash(layers: Sequence[SpikingLayer], metadata: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +81,7 @@ class SpikingActor(nn.Module):
         self.settings, self.spaces = settings, spaces
         self.encoder = PopulationEncoderModule(spaces.obs_dim, settings)
         sizes = [spaces.obs_dim * settings.population, *settings.hidden, spaces.act_dim * settings.population]
-        self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in itertools.pairwise(sizes))
         bound = 1.0 / settings.population**0.5
         self.decoder_weight = nn.Parameter(torch.empty(spaces.act_dim, settings.population).uniform_(-bound, bound))
         self.decoder_bias = nn.Parameter(torch.empty(spaces.act_dim).uniform_(-bound, bound))

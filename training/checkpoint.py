@@ -6,7 +6,7 @@ import io
 import json
 import pickle
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise SpikerlError(f"'{path}' is a torch file, but no spikerl checkpoint", "give a run folder of spikerl train")
     if document.get("version") != VERSION:
         raise SpikerlError(
-            f"'{path}' has checkpoint version {document.get('version')}, this is {VERSION}", "install the matching spikerl"
+            f"'{path}' has checkpoint version {document.get('version')}, this is {VERSION}",
+            "install the matching spikerl",
         )
     return document
 
@@ -104,4 +105,5 @@ def policy_of(path: Path) -> Policy:
     except (KeyError, TypeError, RuntimeError, AttributeError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
         raise SpikerlError(f"checkpoint '{path}' has missing or misshapen parts: {reason}", "train again") from error
-    return actor.to_policy(normalization, settings.env)
+    provenance = {"settings": stored, "progress": document["progress"], "checkpoint": path.name}
+    return replace(actor.to_policy(normalization, settings.env), provenance=provenance)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ class TwinCritic(nn.Module):
         super().__init__()
         sizes = [obs_dim + act_dim, *hidden, 1]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in itertools.pairwise(sizes):
             bound = n_in**-0.5
             self.weights.append(nn.Parameter(torch.empty(N_CRITICS, n_in, n_out).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(N_CRITICS, 1, n_out).uniform_(-bound, bound)))

@@ -35,7 +35,7 @@ class _LIFSequence(torch.autograd.Function):
         return spikes
 
     @staticmethod
-    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
         v, spikes = ctx.saved_tensors
         keep_u, keep_v, threshold, spike_function = ctx.constants
         with torch.enable_grad():

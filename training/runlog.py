@@ -47,11 +47,15 @@ class RunLog:
         now = time.monotonic()
         shown = "-" if last_return is None else f"{last_return:.1f}"
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step, shown=shown, rate=step / max(now - self.start, 1e-9))
+            self._bar.update(
+                self._bar.task_ids[0], completed=step, shown=shown, rate=step / max(now - self.start, 1e-9)
+            )
         elif not self.quiet and (now - self._last_line > PLAIN_SECONDS or step == self.total_steps):
             self._last_line = now
             rate = step / max(now - self.start, 1e-9)
-            print(f"step {step}/{self.total_steps}  {rate:.0f} steps/s  eval return {shown}", file=sys.stderr, flush=True)
+            print(
+                f"step {step}/{self.total_steps}  {rate:.0f} steps/s  eval return {shown}", file=sys.stderr, flush=True
+            )
 
     def say(self, text: str) -> None:
         """A line on stderr that does not break the bar."""
@@ -82,7 +86,9 @@ def _progress_bar(total: int) -> Any:
     bar = Progress(
         TextColumn("train"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[rate]:.0f} steps/s  return {task.fields[shown]}"),
+        TextColumn(
+            "{task.completed:.0f}/{task.total:.0f}  {task.fields[rate]:.0f} steps/s  return {task.fields[shown]}"
+        ),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )

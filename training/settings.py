@@ -15,8 +15,12 @@ from spikerl_deploy.errors import SpikerlError, unknown
 ENVIRONMENT_PREFIX = "SPIKERL_TRAIN_"
 
 
-def _setting(default: Any, doc: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"doc": doc, "choices": choices})
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def _setting(default: Any, doc: str, choices: tuple[str, ...] = (), kind: type | None = None) -> Any:
+    """A field with its documentation; `kind` is the type of a setting whose default is None."""
+    return field(default=default, metadata={"doc": doc, "choices": choices, "kind": kind or type(default)})
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,12 @@ class Settings:
     critic_hidden: tuple[int, ...] = _setting((256, 256), "units of each hidden critic layer")
     batch_size: int = _setting(100, "transitions an update")
     buffer_size: int = _setting(1_000_000, "transitions the replay buffer holds")
-    start_steps: int = _setting(10_000, "steps with uniformly random actions")
+    start_steps: int = _setting(None, "steps with uniformly random actions; 10,000 or a twentieth of steps", kind=int)
     update_after: int = _setting(1_000, "steps before the first update")
     update_every: int = _setting(1, "steps between updates; as many updates follow at once")
     gamma: float = _setting(0.99, "discount")
     polyak: float = _setting(0.995, "share of the old target kept at an update")
-    actor_lr: float = _setting(1e-4, "Adam step size of the actor")
+    actor_lr: float = _setting(3e-4, "Adam step size of the actor")
     critic_lr: float = _setting(1e-3, "Adam step size of the critics")
     explore_noise: float = _setting(0.1, "std of exploration noise, in half action ranges")
     target_noise: float = _setting(0.2, "std of target policy smoothing, in half action ranges")
@@ -57,10 +61,10 @@ class Settings:
     policy_delay: int = _setting(2, "critic updates for each actor update")
     observation_clip: float = _setting(3.0, "bound of the z-scored observation")
     # evaluation
-    eval_every: int = _setting(5_000, "steps between evaluations")
+    eval_every: int = _setting(None, "steps between evaluations; 5,000 or a twentieth of steps", kind=int)
     eval_episodes: int = _setting(10, "episodes of an evaluation, on environments of their own")
     eval_seed: int = _setting(10_000, "seed of the first evaluation episode")
-    stop_return: float | None = _setting(None, "stop once an evaluation's mean return reaches this")
+    stop_return: float | None = _setting(None, "stop once an evaluation's mean return reaches this", kind=float)
     # machine
     device: str = _setting("auto", "where the networks live", ("auto", "cpu", "cuda"))
     bf16: bool = _setting(False, "BF16 autocast of the actor; critics, targets and losses stay in FP32")
@@ -72,16 +76,24 @@ class Settings:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            object.__setattr__(self, item.name, _coerce(item.name, item.default, value))
+            if value is not None or item.default is not None:
+                value = _coerce(item.name, item.metadata["kind"], value)
+                object.__setattr__(self, item.name, value)
             choices = item.metadata["choices"]
-            if choices and getattr(self, item.name) not in choices:
+            if choices and value not in choices:
                 raise unknown(f"value of setting '{item.name}'", str(value), choices)
+        if self.start_steps is None:
+            object.__setattr__(self, "start_steps", min(10_000, self.steps // 20))
+        if self.eval_every is None:
+            object.__setattr__(self, "eval_every", max(min(5_000, self.steps // 20), 1))
         self._check_ranges()
 
     def _check_ranges(self) -> None:
-        positive = ("steps population time_steps encoder_range encoder_std v_threshold surrogate_width batch_size "
-                    "buffer_size update_every actor_lr critic_lr policy_delay observation_clip eval_every "
-                    "eval_episodes threads").split()
+        positive = (
+            *("steps", "population", "time_steps", "encoder_range", "encoder_std", "v_threshold", "surrogate_width"),
+            *("batch_size", "buffer_size", "update_every", "actor_lr", "critic_lr", "policy_delay"),
+            *("observation_clip", "eval_every", "eval_episodes", "threads"),
+        )
         for name in positive:
             _require(name, getattr(self, name), getattr(self, name) > 0, "must be positive")
         for name in ("start_steps", "update_after", "explore_noise", "target_noise", "noise_clip", "seed", "eval_seed"):
@@ -106,21 +118,17 @@ def _require(name: str, value: object, holds: bool, rule: str) -> None:
         raise SpikerlError(f"setting '{name}' = {value!r} {rule}", f"set it with --set {name}=VALUE")
 
 
-def _coerce(name: str, default: Any, value: Any) -> Any:
+def _coerce(name: str, kind: type, value: Any) -> Any:
     """Bring a value from TOML, a flag or the environment to the setting's type, or refuse it."""
-    if name == "stop_return":
-        if value in (None, "none"):
-            return None
-        default = 0.0
     try:
-        if isinstance(default, bool):
+        if kind is bool:
             return _to_bool(value)
-        if isinstance(default, tuple):
+        if kind is tuple:
             parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
             return tuple(_to_int(part) for part in parts)
-        if isinstance(default, int):
+        if kind is int:
             return _to_int(value)
-        if isinstance(default, float):
+        if kind is float:
             number = float(value)
             if isinstance(value, bool) or not math.isfinite(number):
                 raise ValueError
@@ -129,22 +137,19 @@ def _coerce(name: str, default: Any, value: Any) -> Any:
             raise ValueError
         return value
     except (TypeError, ValueError):
-        kind = {bool: "true or false", tuple: "a list of integers", int: "an integer", float: "a finite number"}
-        wanted = kind.get(type(default), "text")
-        raise SpikerlError(f"setting '{name}' = {value!r} is not {wanted}", f"set it with --set {name}=VALUE") from None
+        wanted = {bool: "true or false", tuple: "a list of integers", int: "an integer", float: "a finite number"}
+        raise SpikerlError(
+            f"setting '{name}' = {value!r} is not {wanted.get(kind, 'text')}", f"set it with --set {name}=VALUE"
+        ) from None
 
 
 def _to_bool(value: Any) -> bool:
+    texts = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if isinstance(value, bool):
         return value
-    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[_lower(value)]
-
-
-def _lower(value: Any) -> str:
-    text = str(value).lower()
-    if text not in ("true", "1", "yes", "false", "0", "no"):
+    if str(value).lower() not in texts:
         raise ValueError
-    return text
+    return texts[str(value).lower()]
 
 
 def _to_int(value: Any) -> int:
@@ -202,8 +207,30 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SpikerlError(f"cannot read config '{path}': {error.strerror}", "check the path given to --config") from error
+        raise SpikerlError(
+            f"cannot read config '{path}': {error.strerror}", "check the path given to --config"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpikerlError(f"config '{path}' is not TOML: {error}", "see the settings with --list-settings") from error
     _check_names(f"'{path}'", document)
     return document
+
+
+def describe_settings() -> list[dict[str, Any]]:
+    """Name, default, documentation and choices of every setting."""
+    return [
+        {"name": item.name, "default": item.default, "doc": item.metadata["doc"], "choices": item.metadata["choices"]}
+        for item in fields(Settings)
+    ]
+
+
+def recipe_path(name: str) -> Path:
+    """File of a recipe that ships with the package.
+
+    Raises:
+        SpikerlError: no such recipe.
+    """
+    names = sorted(path.stem for path in RECIPES.glob("*.toml"))
+    if name not in names:
+        raise unknown("recipe", name, names)
+    return RECIPES / f"{name}.toml"

@@ -27,7 +27,8 @@ def smoothing_noise(like: Tensor, std: float, clip: float, half_range: Tensor) -
 
 def critic_loss(q_tm1: Tensor, target: Tensor) -> Tensor:
     """Sum over both critics of the mean squared TD error; values [2, B], target [B]."""
-    return (q_tm1 - target).square().mean(dim=1).sum()
+    loss: Tensor = (q_tm1 - target).square().mean(dim=1).sum()
+    return loss
 
 
 class TD3:
@@ -56,7 +57,8 @@ class TD3:
     def act(self, observation: Tensor) -> Tensor:
         """Deterministic actions [B, act_dim] for normalised observations [B, obs_dim]."""
         with torch.no_grad(), self.autocast():
-            return self.actor(observation).float()
+            action: Tensor = self.actor(observation)
+            return action.float()
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One critic update, and every `policy_delay`-th time one of actor and targets.
@@ -92,7 +94,7 @@ class TD3:
             action = self.actor(batch.o_tm1).float()
         for parameter in self.critic.parameters():  # the critic passes a gradient on and takes none
             parameter.requires_grad_(False)
-        loss = -self.critic(batch.o_tm1, action)[0].mean()
+        loss: Tensor = -self.critic(batch.o_tm1, action)[0].mean()
         self.actor_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.actor_optimizer.step()

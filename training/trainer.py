@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import signal
 import tempfile
@@ -44,6 +43,13 @@ class Result:
     best_return: float
     final_return: float
     stopped: str
+
+    def document(self) -> dict[str, Any]:
+        """The result for JSON, which knows no NaN: what is not finite becomes null."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in vars(self).items()
+        }
 
 
 def choose_device(name: str) -> torch.device:
@@ -133,7 +139,7 @@ class Trainer:
         write_json(self.out / "emissions.json", emissions)
         final = math.nan if self.last_return is None else self.last_return
         result = Result(step, time.monotonic() - started, self.best_return, final, stopped)
-        write_json(self.out / "result.json", _finite(result))
+        write_json(self.out / "result.json", result.document())
         return result
 
     def _loop(self, log: RunLog, signals: list[int]) -> tuple[int, str]:
@@ -207,7 +213,7 @@ class Trainer:
             if not math.isfinite(value):
                 raise SpikerlError(
                     f"{name} is {value} at step {step}; the run is stopped",
-                    f"the last good checkpoint is {self.out}/checkpoints/last.pt; try a smaller --set actor_lr or critic_lr",
+                    f"the last good checkpoint is {self.out}/checkpoints/last.pt; try --set actor_lr=1e-4",
                 )
         log.scalars(step, "train", values)
 
@@ -217,15 +223,3 @@ class Trainer:
                 f"'{self.settings.env}' gave a value that is not finite at step {step}; the run is stopped",
                 f"the last good checkpoint is {self.out}/checkpoints/last.pt",
             )
-
-
-def _finite(result: Result) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in vars(result).items()
-    }
-
-
-def limit_threads(threads: int) -> None:
-    """Bound the thread pools of libraries that read the environment; before torch is imported."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from simulators.lava.client import DEFAULT_TIMEOUT, WorkerClient
 from simulators.lava.install import INSTALL_HINT, LAVA_VERSION, ensure_installed, installed_folder
+from simulators.lava.wire import Arrays
 from simulators.protocol import Availability, Backend, Session, SpikeRecord, counts_of, require_integers
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.errors import SpikerlError
@@ -26,7 +27,8 @@ class LavaSession(Session):
         super().__init__(policy, batch)
         assert policy.integers is not None
         self.client = WorkerClient(folder, timeout)
-        arrays, layers = {}, []
+        arrays: Arrays = {}
+        layers = []
         for index, layer in enumerate(policy.integers):
             scalars = {key: value for key, value in asdict(layer).items() if key not in ("weight", "bias")}
             layers.append(scalars)

@@ -22,7 +22,7 @@ def apply_compatibility() -> None:
     def get_field(cls: type, name: str, *args: Any, **kwargs: Any) -> Any:
         default_class = type(getattr(cls, name, None))
         if default_class.__module__.startswith(LAVA_MODULES) and default_class.__hash__ is None:
-            default_class.__hash__ = object.__hash__  # type: ignore[assignment]
+            default_class.__hash__ = object.__hash__
         return original(cls, name, *args, **kwargs)
 
     dataclasses._get_field = get_field  # type: ignore[attr-defined]

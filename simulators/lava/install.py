@@ -29,9 +29,8 @@ _COMPLETE = ".complete"  # written last: a folder without it is not trusted
 def cache_folder() -> Path:
     """Where Lava lies or will lie: named by the wheel's hash, below SPIKERL_CACHE_DIR or the user's cache."""
     base = os.environ.get(CACHE_VARIABLE)
-    if base is None:
-        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "spikerl")
-    return Path(base) / "lava" / WHEEL_SHA256[:16]
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(base) if base else user_cache / "spikerl") / "lava" / WHEEL_SHA256[:16]
 
 
 def installed_folder() -> Path | None:
@@ -72,7 +71,8 @@ def install(wheel: Path | None = None, say: Callable[[str], None] = lambda _: No
         work = Path(tempfile.mkdtemp(prefix=".installing-", dir=target.parent))
     except OSError as error:
         raise SpikerlError(
-            f"cannot write the cache folder '{target.parent}': {error.strerror}", f"set {CACHE_VARIABLE} to a writable one"
+            f"cannot write the cache folder '{target.parent}': {error.strerror}",
+            f"set {CACHE_VARIABLE} to a writable one",
         ) from error
     try:
         say(f"installing lava-nc {LAVA_VERSION} (8 MB, once) into {target}")

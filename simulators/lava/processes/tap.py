@@ -33,7 +33,7 @@ class SpikeTap(AbstractProcess):
 
     def receive(self) -> np.ndarray:
         """Rasters of the last window, [T, sum(sizes)]; waits for them."""
-        flat = self.out.external_pipe_csp_recv_port.recv()
+        flat: np.ndarray = self.out.external_pipe_csp_recv_port.recv()
         return flat.reshape(self.proc_params["time_steps"], -1)
 
 

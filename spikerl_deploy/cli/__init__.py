@@ -1,0 +1,79 @@
+"""The command line: `spikerl VERB`. One module a verb, each thin: parse, call, print.
+
+Importing it loads neither torch, gymnasium, matplotlib nor numpy, so that help and completion are quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from spikerl_deploy._version import __version__
+from spikerl_deploy.cli import backends, doctor, export, inspect, simulate, train
+from spikerl_deploy.cli.common import Verbosity
+from spikerl_deploy.errors import SpikerlError
+
+DEBUG_VARIABLE = "SPIKERL_DEBUG"
+
+app = typer.Typer(
+    name="spikerl",
+    help="Train spiking policies, export them to NIR, run them on neuromorphic simulators.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("export")(export.export)
+app.command("simulate")(simulate.simulate)
+app.command("inspect")(inspect.inspect)
+app.command("doctor")(doctor.doctor)
+app.add_typer(backends.app, name="backends")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spikerl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print results and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print more about what is done.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    Verbosity.quiet, Verbosity.verbose = quiet, verbose
+
+
+def main() -> None:
+    """Entry point: runs the app and turns every expected error into one line, a hint and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except SpikerlError as error:
+        _fail(error.message, error.hint, error)
+        sys.exit(error.exit_code)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "spikerl"
+        _fail(" ".join(error.format_message().split()), f"{command} --help", error)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone; flush into nothing
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, hint: str | None, error: Exception) -> None:
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    print(f"Error: {message}", file=sys.stderr)
+    if hint:
+        print(f"Hint: {hint}", file=sys.stderr)

@@ -1,0 +1,96 @@
+"""What the verbs share: output formats, messages, completion and reading a policy from whatever is given."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spikerl_deploy.errors import SpikerlError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spikerl_deploy.policy import Policy
+
+
+class Format(StrEnum):
+    """How a verb prints its result."""
+
+    human = "human"
+    json = "json"
+
+
+class Verbosity:
+    """Set by the global flags -q and -v."""
+
+    quiet = False
+    verbose = False
+
+
+def say(text: str) -> None:
+    """A message on stderr, unless -q was given."""
+    if not Verbosity.quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def print_json(document: Any) -> None:
+    """The result on stdout as strict JSON."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def console() -> Console:
+    """Rich console on stdout; without a terminal it is 100 columns wide and plain."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 100
+    return Console(highlight=False, width=width)
+
+
+def complete_backend(incomplete: str) -> list[str]:
+    """Shell completion of backend names."""
+    from simulators.registry import backend_names
+
+    return [name for name in backend_names() if name.startswith(incomplete)]
+
+
+def complete_environment(incomplete: str) -> list[str]:
+    """Shell completion of environment ids."""
+    from spikerl_deploy.environments import mujoco_ids
+
+    return [name for name in mujoco_ids() if name.lower().startswith(incomplete.lower())]
+
+
+def read_source(source: Path) -> tuple[Policy, Path]:
+    """The policy in a run folder (its best checkpoint), a checkpoint or a policy file, and the file it came from.
+
+    Raises:
+        SpikerlError: nothing there, or nothing that can be read.
+    """
+    if source.is_dir():
+        best = source / "checkpoints" / "best.pt"
+        if not best.is_file():
+            raise SpikerlError(
+                f"'{source}' is no run folder with a checkpoint (checkpoints/best.pt is missing)",
+                "give a run folder of spikerl train, a checkpoint (.pt) or a policy file (.nir)",
+            )
+        source = best
+    if not source.exists():
+        raise SpikerlError(
+            f"nothing at '{source}'", "give a run folder of spikerl train, a checkpoint (.pt) or a policy file (.nir)"
+        )
+    if source.suffix == ".pt":
+        from training.checkpoint import policy_of
+
+        return policy_of(source), source
+    from spikerl_deploy.policy_file import load_policy
+
+    return load_policy(source), source
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]

@@ -1,0 +1,104 @@
+"""`spikerl doctor`: what is here, and how to mend what is not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spikerl_deploy.cli.common import Format, FormatOption, console, print_json
+
+
+def doctor(
+    environments: Annotated[bool, typer.Option("--environments", help="List the MuJoCo environments.")] = False,
+    output: FormatOption = Format.human,
+) -> None:
+    """Say what is installed and works: Python, torch, CUDA, BF16, MuJoCo, rendering, every backend."""
+    if environments:
+        from spikerl_deploy.environments import mujoco_ids
+
+        names = mujoco_ids()
+        if output is Format.json:
+            print_json({"schema": "spikerl.environments/1", "environments": names})
+        else:
+            typer.echo("\n".join(names))
+        return
+    checks = [_python(), *_torch(), _mujoco(), _rendering(), *_backends()]
+    if output is Format.json:
+        print_json({"schema": "spikerl.doctor/1", "checks": checks})
+        return
+    from rich.table import Table
+
+    table = Table("", "", "", "", box=None, show_header=False)
+    for check in checks:
+        table.add_row("ok" if check["ok"] else "no", check["name"], check["detail"], check["hint"] or "")
+    console().print(table)
+
+
+def _check(name: str, ok: bool, detail: str, hint: str | None = None) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "detail": detail, "hint": None if ok else hint}
+
+
+def _python() -> dict[str, Any]:
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return _check("python", fits, platform.python_version(), "use Python 3.11 to 3.13")
+
+
+def _torch() -> list[dict[str, Any]]:
+    try:
+        import torch
+    except ImportError as error:
+        return [_check("torch", False, str(error), "pip install torch==2.13.0")]
+    cuda = torch.cuda.is_available()
+    found = torch.cuda.get_device_name() if cuda else "no CUDA device"
+    bf16 = torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()
+    return [
+        _check("torch", True, torch.__version__),
+        _check("cuda", cuda, found, "training runs on the CPU; a GPU needs a CUDA build of torch"),
+        _check("bf16", bool(bf16), "in hardware" if bf16 else "emulated", "leave --bf16 off: it would be slow"),
+    ]
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies BF16 in hardware, as far as Linux tells."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _mujoco() -> dict[str, Any]:
+    try:
+        import gymnasium
+        import mujoco
+    except ImportError as error:
+        return _check("mujoco", False, str(error), "pip install 'gymnasium[mujoco]'")
+    return _check("mujoco", True, f"mujoco {mujoco.__version__}, gymnasium {gymnasium.__version__}")
+
+
+def _rendering() -> dict[str, Any]:
+    """Off-screen rendering is tried for real, in a process of its own, since a broken GL can end it."""
+    gl = os.environ.get("MUJOCO_GL", "not set")
+    code = (
+        "import gymnasium; e = gymnasium.make('InvertedPendulum-v5', render_mode='rgb_array');"
+        "e.reset(seed=0); assert e.render().any()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    hint = "for videos: MUJOCO_GL=egl with a GPU, or MUJOCO_GL=osmesa with libosmesa6"
+    return _check("rendering", done.returncode == 0, f"MUJOCO_GL {gl}", hint)
+
+
+def _backends() -> list[dict[str, Any]]:
+    from simulators.registry import backend_names, make_backend
+
+    checks = []
+    for name in backend_names():
+        state = make_backend(name).availability()
+        checks.append(_check(f"backend {name}", state.ready, state.detail, state.hint))
+    return checks

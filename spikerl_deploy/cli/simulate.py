@@ -1,0 +1,176 @@
+"""`spikerl simulate`: run a policy in closed loop on a backend, and compare it with another."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spikerl_deploy.cli.common import (
+    ForceOption,
+    Format,
+    FormatOption,
+    Verbosity,
+    complete_backend,
+    complete_environment,
+    console,
+    print_json,
+    say,
+)
+from spikerl_deploy.errors import CheckFailed, SpikerlError
+
+if TYPE_CHECKING:
+    from simulators.protocol import Backend
+    from simulators.rollout import Rollout
+    from spikerl_deploy.policy import Policy
+
+
+def simulate(
+    policy_file: Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (.nir).")],
+    backend: Annotated[str, typer.Option(help="Where to run it.", autocompletion=complete_backend)] = "lava",
+    compare: Annotated[
+        str | None, typer.Option(help="Also run it here, as the baseline.", autocompletion=complete_backend)
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes, one a seed.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 0,
+    parallel: Annotated[int, typer.Option(min=1, help="Episodes side by side.")] = 1,
+    env: Annotated[
+        str | None, typer.Option(help="Another environment than the policy's.", autocompletion=complete_environment)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder that takes report.json.")] = None,
+    min_retention: Annotated[
+        float | None, typer.Option(help="Exit 1 if mean return / baseline's mean return is below this.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Device of the torch backend: auto, cpu or cuda.")] = "auto",
+    bf16: Annotated[bool, typer.Option("--bf16", help="Run the torch backend in BF16.")] = False,
+    no_install: Annotated[bool, typer.Option("--no-install", help="Do not install Lava on first use.")] = False,
+    wheel: Annotated[Path | None, typer.Option(help="Lava's wheel as a file, for machines without an index.")] = None,
+    worker_timeout: Annotated[float, typer.Option(help="Seconds that Lava's worker may take to answer.")] = 60.0,
+    force: ForceOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan only.")] = False,
+    output: FormatOption = Format.human,
+) -> None:
+    """Run a policy in closed loop on a backend, with the same seeds on a baseline."""
+    from simulators.compare import report_document
+    from simulators.registry import make_backend
+    from simulators.rollout import rollout
+    from spikerl_deploy.files import refuse_overwrite, write_json
+
+    options = {
+        "timeout": worker_timeout, "install": not no_install, "wheel": wheel, "say": say,
+        "device": device, "bf16": bf16,
+    }  # fmt: skip
+    if compare == backend:
+        raise SpikerlError(f"--compare {compare} is the backend itself", "compare with torch, the policy as trained")
+    if min_retention is not None and compare is None:
+        raise SpikerlError("--min-retention needs a baseline", "add --compare torch")
+    backends = [make_backend(name, **options) for name in (backend, compare) if name is not None]
+    policy, env_id, control_step = _load(policy_file, env)
+    report = out / "report.json" if out is not None else None
+    if report is not None:
+        if out is not None and out.exists() and not out.is_dir():
+            raise SpikerlError(f"'{out}' is a file, a folder for the report was expected", "choose another -o")
+        refuse_overwrite(report, force)
+    seeds = range(seed, seed + episodes)
+    if dry_run:
+        _plan(policy, env_id, backends, seeds, parallel, report, output)
+        return
+    runs: list[tuple[Backend, Rollout]] = []
+    for one in backends:
+        with one.open(policy, min(parallel, episodes)) as session, _progress(one.name, episodes) as show:
+            runs.append((one, rollout(session, policy, env_id, seeds, show)))
+    document = report_document(policy, policy_file, env_id, control_step, runs)
+    if report is not None:
+        write_json(report, document, force)
+    if output is Format.json:
+        print_json(document)
+    else:
+        from spikerl_deploy.cli.report_table import print_report
+
+        print_report(document)
+    if report is not None:
+        say(f"report: {report}")
+    _check_retention(document, min_retention)
+
+
+def _load(policy_file: Path, env: str | None) -> tuple[Policy, str, float | None]:
+    """The policy, its environment and that environment's control step, with everything that must fit checked."""
+    from spikerl_deploy.environments import check_fits, environment_spec, make_environment
+    from spikerl_deploy.policy_file import load_policy
+
+    policy = load_policy(policy_file)
+    env_id = env if env is not None else policy.env_id
+    if env_id is None:
+        raise SpikerlError(f"'{policy_file}' names no environment and carries no encoder: it is a core alone",
+                           "export it from a training run: spikerl export RUN --to nir")  # fmt: skip
+    made = make_environment(env_id)
+    try:
+        spec = environment_spec(made, env_id)
+    finally:
+        made.close()
+    check_fits(policy, env_id, spec)
+    return policy, env_id, spec.control_step
+
+
+def _plan(
+    policy: Policy,
+    env_id: str,
+    backends: list[Backend],
+    seeds: range,
+    parallel: int,
+    report: Path | None,
+    output: Format,
+) -> None:
+    document: dict[str, Any] = {
+        "schema": "spikerl.simulate-plan/1",
+        "env": env_id,
+        "seeds": list(seeds),
+        "parallel": parallel,
+        "report": str(report) if report is not None else None,
+        "backends": {
+            one.name: {"runs": one.runs(policy), "ready": one.availability().ready, "detail": one.availability().detail}
+            for one in backends
+        },
+    }
+    if output is Format.json:
+        print_json(document)
+        return
+    out = console()
+    out.print(f"would run {len(seeds)} episodes of {env_id} (seeds {seeds[0]} to {seeds[-1]}), {parallel} side by side")
+    for name, entry in document["backends"].items():
+        out.print(f"  {name}: {entry['runs']}; {entry['detail']}", soft_wrap=True)
+    out.print(f"  report: {document['report'] or 'not written (no -o)'}", soft_wrap=True)
+
+
+def _check_retention(document: dict[str, Any], minimum: float | None) -> None:
+    if minimum is None:
+        return
+    retention = document["comparison"]["retention"]
+    if retention is None:
+        raise CheckFailed("retention is undefined: the baseline's mean return is not positive", "compare differences")
+    if retention < minimum:
+        raise CheckFailed(f"retention {retention:.4f} is below {minimum:g}", "export with more bits, or train longer")
+
+
+@contextmanager
+def _progress(name: str, episodes: int) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress line of a rollout: a bar on a terminal, nothing elsewhere."""
+    if Verbosity.quiet or not sys.stderr.isatty():
+        say(f"{name}: running {episodes} episodes")
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} episodes, {task.fields[steps]} steps"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=episodes, steps=0)
+        yield lambda steps, finished: bar.update(task, completed=finished, steps=steps)
