@@ -1,7 +1,7 @@
 """Modelled energy of an inference from counted spikes, with the constants of data/energy.toml.
 
-Every figure is an estimate and a lower bound: the same model puts the force controller of
-`energy.toml`'s sources below what was measured on silicon. What it leaves out is listed in EXCLUSIONS.
+Every figure is an estimate and a lower bound: operations, updates and spikes alone, at constants that their
+sources give for a chip, without what EXCLUSIONS lists.
 """
 
 from __future__ import annotations
@@ -128,4 +128,5 @@ def _figure(entry: dict[str, Any], name: str, value: float, what: str) -> dict[s
         "kind": "modelled",
         "constants_kind": entry["kind"],
         "source": entry["source"],
+        "note": entry["note"],
     }

@@ -1,0 +1,70 @@
+"""Decay codes and the bounds of the integer state, against exhaustive search."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikerl_deploy.loihi import (
+    IntegerLayer,
+    current_decay_code,
+    fraction_bits,
+    is_lossless,
+    kept_fractions,
+    state_bound,
+    voltage_decay_code,
+)
+
+
+def test_codes_of_the_default_decays_are_exact() -> None:
+    assert (current_decay_code(0.5), voltage_decay_code(0.75)) == (2047, 1024)
+    assert kept_fractions(2047, 1024) == (0.5, 0.75)
+
+
+@given(st.floats(0, 0.9999), st.floats(0, 0.9999))
+def test_codes_round_to_the_nearest_4096th(keep_u: float, keep_v: float) -> None:
+    kept = kept_fractions(current_decay_code(keep_u), voltage_decay_code(keep_v))
+    assert kept == pytest.approx((keep_u, keep_v), abs=1.01 / 4096)
+
+
+@pytest.mark.parametrize(("du", "dv", "bits"), [(2047, 1024, 2), (4095, 2048, 1), (0, 1024, 12), (4095, 4095, 12)])
+def test_fraction_bits_of_a_step(du: int, dv: int, bits: int) -> None:
+    assert fraction_bits(du, dv) == bits
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(-128, 127).map(lambda q: 2 * q), min_size=3, max_size=3), min_size=1, max_size=2),
+    st.integers(-64, 63).map(lambda q: 2 * q),
+    st.integers(0, 3),
+    st.integers(1, 4000),
+)
+def test_no_input_exceeds_the_state_bound(weights: list[list[int]], bias: int, weight_exp: int, vth: int) -> None:
+    """All 512 inputs of three channels over three time steps, run in exact arithmetic."""
+    layer = IntegerLayer(np.array(weights), np.full(len(weights), bias), weight_exp, 2047, 1024, vth, 1.0)
+    u_bound, v_bound = state_bound(layer, 3)
+    unit = 2.0 ** (weight_exp + 6)
+    for bits in itertools.product((0, 1), repeat=9):
+        u = v = np.zeros(len(weights))
+        for t in range(3):
+            u = u * 0.5 + (layer.weight @ np.array(bits[3 * t : 3 * t + 3]) + layer.bias) * unit
+            v = v * 0.75 + u
+            assert np.abs(u).max() <= u_bound
+            assert np.abs(v).max() <= v_bound
+            v = np.where(v > vth * 64, 0.0, v)
+
+
+def test_lossless_needs_room_below_the_unit_and_above_the_state() -> None:
+    def layer(weight_exp: int, weight: int = 100, n_in: int = 10, du: int = 2047) -> IntegerLayer:
+        return IntegerLayer(np.full((2, n_in), weight), np.zeros(2), weight_exp, du, 1024, 500, 1.0)
+
+    assert is_lossless(layer(2), 5)  # four decays append 8 bits, 6 + 2 are there
+    assert not is_lossless(layer(1), 5)
+    assert is_lossless(layer(0), 4)
+    assert not is_lossless(layer(2), 6)
+    assert not is_lossless(layer(2, weight=-254, n_in=400), 5)  # the state overflows
+    assert not is_lossless(layer(2, du=2000), 5)  # a decay with many bits

@@ -1,0 +1,55 @@
+"""A policy refuses what does not fit together, naming the part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support import quantized_policy, random_policy
+
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.loihi import IntegerLayer
+from spikerl_deploy.policy import Normalization, Policy, PopulationDecoder, PopulationEncoder, SpikingLayer
+
+LAYER = SpikingLayer(np.ones((3, 4)), np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: SpikingLayer(np.ones((3, 4)), np.zeros(4)), "bias has shape"),
+        (lambda: SpikingLayer(np.full((3, 4), np.nan), np.zeros(3)), "weight holds values that are not finite"),
+        (lambda: SpikingLayer(np.ones(3), np.zeros(3)), "weight has 1 dimensions"),
+        (lambda: SpikingLayer(np.ones((3, 4)), np.zeros(3), current_decay=1.0), "current_decay 1.0"),
+        (lambda: SpikingLayer(np.ones((3, 4)), np.zeros(3), v_threshold=0.0), "v_threshold 0.0"),
+        (lambda: Policy(layers=()), "no layers"),
+        (lambda: Policy(layers=(LAYER, LAYER)), "layer 1 takes 4 inputs, layer 0 gives 3"),
+        (lambda: Policy(layers=(LAYER,), time_steps=0), "time_steps 0"),
+        (lambda: Normalization(np.zeros(2), np.array([1.0, 0.0])), "std and clip must be positive"),
+        (lambda: PopulationEncoder(np.zeros((2, 3)), np.zeros((2, 3))), "encoder std"),
+        (lambda: PopulationEncoder(np.zeros((2, 3)), np.ones((2, 3)), "latency"), "coding 'latency'"),
+        (lambda: PopulationDecoder(np.ones((1, 2)), np.zeros(1), np.ones(1), np.ones(1)), "action_high"),
+        (lambda: replace(random_policy(), encoder=PopulationEncoder(np.zeros((4, 9)), np.ones((4, 9)))), "drives 36"),
+        (lambda: replace(random_policy(), normalization=Normalization(np.zeros(3), np.ones(3))), "has 3 dimensions"),
+        (lambda: replace(random_policy(), bits=8), "integers and bits"),
+        (lambda: replace(quantized_policy(), trained=(LAYER,)), "trained do not have the shapes"),
+        (lambda: IntegerLayer(np.ones((1, 1)), np.zeros(1), 0, 0, 0, 1, 1.0), "odd or outside"),
+        (lambda: IntegerLayer(np.full((1, 1), 256), np.zeros(1), 0, 0, 0, 1, 1.0), "odd or outside"),
+        (lambda: IntegerLayer(np.zeros((1, 1)), np.zeros(1), 8, 0, 0, 1, 1.0), "weight_exp 8"),
+        (lambda: IntegerLayer(np.zeros((1, 1)), np.zeros(1), 0, 0, 0, 1 << 17, 1.0), "vth 131072"),
+    ],
+)
+def test_misfits_are_refused_by_name(build: object, message: str) -> None:
+    with pytest.raises(SpikerlError, match=message):
+        build()  # type: ignore[operator]
+
+
+def test_arrays_of_a_policy_cannot_be_changed() -> None:
+    policy = random_policy()
+    with pytest.raises(ValueError, match="read-only"):
+        policy.layers[0].weight[0, 0] = 1.0
+
+
+def test_sizes_run_from_input_to_output() -> None:
+    assert random_policy().sizes == (40, 24, 20, 10)

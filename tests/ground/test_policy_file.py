@@ -1,0 +1,201 @@
+"""The policy file: the same policy to the bit, and a clear refusal of anything else."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import naive_core, quantized_policy, random_policy, random_spikes
+
+from exporters.quantize import quantize
+from simulators.torch_backend import TorchBackend
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.policy_file import load_policy, policy_from_graph, policy_to_graph, save_policy
+
+
+def assert_identical(a: Any, b: Any) -> None:
+    """Equality to the bit, through dataclasses and tuples."""
+    assert type(a) is type(b)
+    if is_dataclass(a):
+        for item in fields(a):
+            assert_identical(getattr(a, item.name), getattr(b, item.name))
+    elif isinstance(a, tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_identical(x, y)
+    elif isinstance(a, np.ndarray):
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+    else:
+        assert a == b
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    obs_dim=st.integers(1, 5),
+    act_dim=st.integers(1, 3),
+    hidden=st.lists(st.integers(1, 20), min_size=1, max_size=3).map(tuple),
+    time_steps=st.integers(1, 9),
+    coding=st.sampled_from(["regular", "poisson"]),
+    bits=st.one_of(st.none(), st.integers(2, 8)),
+)
+def test_a_policy_comes_back_to_the_bit(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    obs_dim: int,
+    act_dim: int,
+    hidden: tuple[int, ...],
+    time_steps: int,
+    coding: str,
+    bits: int | None,
+) -> None:
+    policy = random_policy(seed, obs_dim, act_dim, 5, hidden, time_steps, "Some-v0", coding)
+    if bits is not None:
+        policy, _ = quantize(policy, bits)
+    path = tmp_path_factory.mktemp("policy") / "policy.nir"
+    save_policy(policy, path)
+    assert_identical(load_policy(path), policy)
+
+
+def test_the_same_policy_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.nir", "b.nir"):
+        save_policy(quantized_policy(), tmp_path / name)
+    assert (tmp_path / "a.nir").read_bytes() == (tmp_path / "b.nir").read_bytes()
+
+
+def test_any_nir_reader_opens_it_as_a_chain_of_affine_and_cubalif(tmp_path: Path) -> None:
+    save_policy(quantized_policy(), tmp_path / "p.nir")
+    graph = nir.read(tmp_path / "p.nir")
+    kinds = [type(node).__name__ for node in graph.nodes.values()]
+    assert sorted(kinds) == sorted(["Input", *["Affine", "CubaLIF"] * 3, "Output"])
+    assert graph.metadata["dt"] == 1e-4
+
+
+def test_float_weights_of_the_nodes_are_the_integers_times_their_scale() -> None:
+    policy = quantized_policy()
+    graph = policy_to_graph(policy)
+    for index, layer in enumerate(policy.integers or (), start=1):
+        np.testing.assert_array_equal(graph.nodes[f"fc{index}"].weight, (layer.weight * layer.scale).astype(np.float32))
+
+
+def strip_metadata(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["node"]["metadata"]
+
+
+def test_without_metadata_it_is_a_core_that_spikes_the_same(tmp_path: Path) -> None:
+    policy, path = random_policy(), tmp_path / "core.nir"
+    save_policy(policy, path)
+    strip_metadata(path)
+    core = load_policy(path)
+    assert (core.encoder, core.decoder, core.integers, core.env_id) == (None, None, None, None)
+    spikes = random_spikes(0, (1, 5, 40))
+    with TorchBackend("cpu").open(core) as session:
+        rasters = session.infer(spikes, rasters=True).rasters
+    assert rasters is not None
+    for ours, naive in zip(rasters, naive_core(policy.layers, spikes[0]), strict=True):
+        np.testing.assert_array_equal(ours[0], naive)
+
+
+def test_input_scaling_of_a_foreign_core_is_folded_into_its_weights() -> None:
+    policy = random_policy()
+    graph = policy_to_graph(replace(policy, encoder=None, decoder=None, normalization=None))
+    graph.metadata = {}
+    graph.nodes["lif1"].w_in = graph.nodes["lif1"].w_in * np.float32(0.5)
+    core = policy_from_graph(graph, "graph")
+    np.testing.assert_allclose(core.layers[0].weight, policy.layers[0].weight / 2, rtol=1e-6)
+    np.testing.assert_array_equal(core.layers[1].weight, policy.layers[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: setattr(g.nodes["lif2"], "v_reset", g.nodes["lif2"].v_reset + 1), "'lif2' has v_reset"),
+        (lambda g: setattr(g.nodes["lif2"], "v_leak", g.nodes["lif2"].v_leak + 1), "'lif2' has v_leak"),
+        (lambda g: g.nodes["lif1"].tau_mem.__setitem__(0, 1.0), "'lif1' has tau_mem that is not one"),
+        (lambda g: setattr(g.nodes["lif1"], "tau_syn", g.nodes["lif1"].tau_syn * 0.01), "time constant below dt"),
+        (lambda g: g.nodes.__setitem__("fc2", nir.Scale(np.ones(24))), "'fc2' is a Scale"),
+        (lambda g: g.nodes.__setitem__("lif2", nir.Threshold(np.ones(20))), "'lif2' is a Threshold"),
+        (lambda g: g.edges.append(("lif2", "fc2")), "'lif2' branches"),
+        (lambda g: g.edges.remove(("lif1", "fc2")), "not on the chain"),
+    ],
+)
+def test_a_graph_that_a_core_cannot_honour_is_refused_by_node(change: Any, message: str) -> None:
+    graph = policy_to_graph(random_policy())
+    graph.metadata = {}
+    change(graph)
+    with pytest.raises(SpikerlError, match=message):
+        policy_from_graph(graph, "graph")
+
+
+def test_missing_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpikerlError, match=r"no policy file at '.*none\.nir'"):
+        load_policy(tmp_path / "none.nir")
+    save_policy(random_policy(), tmp_path / "whole.nir")
+    whole = (tmp_path / "whole.nir").read_bytes()
+    for kept in (0, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "part.nir").write_bytes(whole[:kept])
+        with pytest.raises(SpikerlError, match="not a NIR file that can be read"):
+            load_policy(tmp_path / "part.nir")
+    (tmp_path / "text.nir").write_text("hello")
+    with h5py.File(tmp_path / "other.nir", "w") as file:
+        file["x"] = 1
+    for name in ("text.nir", "other.nir"):
+        with pytest.raises(SpikerlError, match="not a NIR file that can be read"):
+            load_policy(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("metadata/time_steps", 7, "content hash differs"),
+        ("metadata/env_id", "Ant-v5", "content hash differs"),
+        ("metadata/spikerl.version", 99, "policy version 99"),
+        ("metadata/encoder.coding", "latency", "coding 'latency'"),
+        ("metadata/provenance", "{", "broken metadata"),
+        ("metadata/layer.0.v_threshold", 0.6, "its NIR node says 0.5"),
+    ],
+)
+def test_a_changed_file_is_noticed(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    path = tmp_path / "p.nir"
+    save_policy(quantized_policy(), path)
+    with h5py.File(path, "r+") as file:
+        del file["node"][key]
+        file["node"][key] = value
+    with pytest.raises(SpikerlError, match=message):
+        load_policy(path)
+
+
+def test_a_flipped_weight_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "p.nir"
+    save_policy(quantized_policy(), path)
+    for key in ("nodes/fc2/weight", "metadata/integer.1.weight", "metadata/trained.1.weight"):
+        with h5py.File(path, "r+") as file:
+            kept = file["node"][key][()]
+            file["node"][key][0, 0] = kept[0, 0] + 2
+        with pytest.raises(SpikerlError, match="content hash differs"):
+            load_policy(path)
+        with h5py.File(path, "r+") as file:
+            file["node"][key][...] = kept
+    load_policy(path)
+
+
+def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "p.nir"
+    save_policy(random_policy(0), path)
+    before = path.read_bytes()
+    with pytest.raises(SpikerlError, match="not overwritten"):
+        save_policy(random_policy(1), path)
+    assert path.read_bytes() == before
+    save_policy(random_policy(1), path, force=True)
+    assert path.read_bytes() != before
+    assert [p.name for p in tmp_path.iterdir()] == ["p.nir"]
+    with pytest.raises(SpikerlError, match="is a directory"):
+        save_policy(random_policy(), tmp_path)
