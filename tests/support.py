@@ -28,8 +28,8 @@ def random_layers(
     """Layers with weights wide enough that neurons in every layer spike, and are silent, often."""
     layers = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        weight = rng.normal(0.02, 1.2 * gain / np.sqrt(n_in), (n_out, n_in))
-        layers.append(SpikingLayer(weight, rng.normal(0, 0.1, n_out), **neuron))
+        weight = rng.normal(-0.1 / n_in, 0.9 * gain / np.sqrt(n_in), (n_out, n_in))
+        layers.append(SpikingLayer(weight, rng.normal(0, 0.05, n_out), **neuron))
     return tuple(layers)
 
 

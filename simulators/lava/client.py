@@ -139,18 +139,29 @@ def group_members(group: int) -> list[psutil.Process]:
 def _end(process: subprocess.Popen[bytes], connection: socket.socket, log: IO[bytes]) -> None:
     """End the worker's whole process group and wait for it.
 
-    SIGTERM first: multiprocessing's resource tracker ignores it, outlives the others and unlinks the
-    shared memory they leave behind. Whatever is still there after the grace time is killed.
+    SIGTERM first (and SIGCONT, for one that was stopped): multiprocessing's resource tracker ignores it,
+    outlives the others and unlinks the shared memory they leave behind. Whatever is still there after the
+    grace time is killed.
     """
     connection.close()
-    deadline = time.monotonic() + GRACE_SECONDS
     _signal_group(process.pid, signal.SIGTERM)
-    while group_members(process.pid) and time.monotonic() < deadline:
-        process.poll()
-        time.sleep(0.01)
-    _signal_group(process.pid, signal.SIGKILL)
+    _signal_group(process.pid, signal.SIGCONT)
+    if not _gone(process):
+        _signal_group(process.pid, signal.SIGKILL)
+        _gone(process)
     process.wait()
     log.close()
+
+
+def _gone(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for a process group to end, for the grace time at most."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while group_members(process.pid):
+        if time.monotonic() > deadline:
+            return False
+        process.poll()
+        time.sleep(0.01)
+    return True
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -28,9 +28,13 @@ class WireError(Exception):
 
 
 def send_message(connection: socket.socket, fields: dict[str, Any], arrays: Arrays | None = None) -> None:
-    """Send one message."""
+    """Send one message.
+
+    Raises:
+        WireError: an array of a type that is not exchanged.
+    """
     arrays = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
-    table = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
+    table = [[name, _checked_type(name, array.dtype.str), list(array.shape)] for name, array in arrays.items()]
     header = json.dumps(fields | {"arrays": table}).encode()
     payload = b"".join(array.tobytes() for array in arrays.values())
     connection.sendall(_LENGTHS.pack(len(header), len(payload)) + header + payload)
@@ -51,14 +55,19 @@ def receive_message(connection: socket.socket) -> tuple[dict[str, Any], Arrays]:
         arrays, offset = {}, 0
         payload = _receive_exactly(connection, payload_length)
         for name, dtype, shape in fields.pop("arrays"):
-            if dtype not in _DTYPES:
-                raise WireError(f"array '{name}' has type {dtype}")
+            _checked_type(name, dtype)
             count = int(np.prod(shape, dtype=np.int64))
             arrays[name] = np.frombuffer(payload, dtype, count, offset).reshape(shape)
             offset += arrays[name].nbytes
     except (ValueError, KeyError, TypeError) as error:
         raise WireError(f"malformed message: {error}") from error
     return fields, arrays
+
+
+def _checked_type(name: str, dtype: str) -> str:
+    if dtype not in _DTYPES:
+        raise WireError(f"array '{name}' has type {dtype}, which is not exchanged")
+    return dtype
 
 
 def _receive_exactly(connection: socket.socket, length: int) -> bytes:

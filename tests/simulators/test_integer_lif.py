@@ -1,0 +1,90 @@
+"""The integer neuron against a scalar in Python's unbounded integers, written from the chip's rules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulators.integer_lif import integrate_bounded, integrate_reference
+from spikerl_deploy.loihi import STATE_LIMIT, IntegerLayer, state_bound
+
+
+def scalar_neuron(drive: list[int], layer: IntegerLayer) -> list[bool]:
+    """One neuron, one step after the other, without NumPy."""
+
+    def to_32_bits(x: int) -> int:
+        return (x + 2**31) % 2**32 - 2**31
+
+    def decayed(x: int, keep: int) -> int:
+        return (1 if x >= 0 else -1) * ((abs(x) * keep) // 4096)
+
+    u = v = 0
+    spikes = []
+    for accumulated in drive:
+        shifted = (accumulated << layer.weight_exp) if layer.weight_exp > 0 else accumulated >> -layer.weight_exp
+        u = to_32_bits(decayed(u, 4096 - layer.du - 1) + to_32_bits(to_32_bits(shifted) << 6))
+        if u > 2**23:
+            u -= 2**24
+        elif u <= -(2**23):
+            u += 2**24
+        v = min(max(decayed(v, 4096 - layer.dv) + u, 1 - 2**23), 2**23 - 1)
+        spikes.append(v > layer.vth * 64)
+        if spikes[-1]:
+            v = 0
+    return spikes
+
+
+layers = st.builds(
+    lambda weight_exp, du, dv, vth: IntegerLayer(np.zeros((1, 1)), np.zeros(1), weight_exp, du, dv, vth, 1.0),
+    st.integers(-8, 7),
+    st.integers(0, 4095),
+    st.integers(0, 4095),
+    st.integers(1, (1 << 17) - 1),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(layers, st.lists(st.integers(-(2**18), 2**18), min_size=1, max_size=12))
+def test_reference_equals_the_scalar_neuron_even_where_states_overflow(layer: IntegerLayer, drive: list[int]) -> None:
+    spikes = integrate_reference(np.array(drive, dtype=np.int64)[:, None, None], layer)
+    assert spikes[:, 0, 0].tolist() == scalar_neuron(drive, layer)
+
+
+@pytest.mark.parametrize("edge", [2**17 - 1, 2**17, 2**17 + 1, -(2**17) + 1, -(2**17), -(2**17) - 1])
+def test_wrapping_and_clipping_at_the_very_edge(edge: int) -> None:
+    """A drive of 2^17 is a current of 2^23: the value at which `>` and `<=` differ."""
+    layer = IntegerLayer(np.zeros((1, 1)), np.zeros(1), 0, 2047, 1024, 100, 1.0)
+    drive = [edge, edge, -edge, 5, edge]
+    spikes = integrate_reference(np.array(drive, dtype=np.int64)[:, None, None], layer)
+    assert spikes[:, 0, 0].tolist() == scalar_neuron(drive, layer)
+
+
+def test_the_threshold_itself_does_not_spike() -> None:
+    layer = IntegerLayer(np.zeros((1, 1)), np.zeros(1), 0, 4095, 4095, 100, 1.0)
+    for integrate, dtype in ((integrate_reference, np.int64), (integrate_bounded, np.float32)):
+        spikes = integrate(np.array([100, 101, 100], dtype=dtype)[:, None, None], layer)
+        assert spikes[:, 0, 0].tolist() == [False, True, False]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    weight_exp=st.integers(0, 4),
+    du=st.integers(0, 4095),
+    dv=st.integers(0, 4095),
+    vth=st.integers(1, 8000),
+    time_steps=st.integers(1, 10),
+)
+def test_the_fast_form_equals_the_reference_within_its_bound(
+    seed: int, weight_exp: int, du: int, dv: int, vth: int, time_steps: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weight = 2 * rng.integers(-127, 127, (6, 20))
+    layer = IntegerLayer(weight, 2 * rng.integers(-127, 127, 6), weight_exp, du, dv, vth, 1.0)
+    accumulated = (rng.random((time_steps, 3, 20)) < 0.5).astype(np.int64) @ weight.T + layer.bias
+    if max(state_bound(layer, time_steps)) >= STATE_LIMIT:
+        return
+    fast = integrate_bounded(accumulated.astype(np.float32), layer)
+    np.testing.assert_array_equal(fast, integrate_reference(accumulated, layer))

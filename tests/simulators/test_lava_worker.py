@@ -1,0 +1,136 @@
+"""The worker's supervision: it dies, hangs, talks nonsense or is orphaned, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from support import ROOT, quantized_policy, random_spikes
+
+from simulators.lava.backend import LavaBackend, LavaSession
+from simulators.lava.client import WorkerClient, group_members
+from spikerl_deploy.errors import SpikerlError
+
+SPIKES = random_spikes(0, (1, 5, 40))
+
+
+def shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+@pytest.fixture
+def session(lava_folder: Path) -> Iterator[LavaSession]:
+    """An open session with a short time limit; afterwards no process and no shared memory may be left."""
+    before = shared_memory()
+    opened = LavaBackend(timeout=8).open(quantized_policy())
+    group = opened.client.process.pid
+    yield opened
+    opened.close()
+    assert group_members(group) == []
+    deadline = time.monotonic() + 3
+    while shared_memory() - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert shared_memory() - before == set()
+
+
+def test_closing_ends_every_process_and_may_be_repeated(session: LavaSession) -> None:
+    session.infer(SPIKES)
+    assert len(group_members(session.client.process.pid)) > 3
+    session.close()
+    assert group_members(session.client.process.pid) == []
+    session.close()
+
+
+def test_a_killed_worker_is_reported_at_once(session: LavaSession) -> None:
+    session.infer(SPIKES)
+    os.kill(session.client.process.pid, signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(SpikerlError, match="lava worker failed: .*(died|broke)") as caught:
+        session.infer(SPIKES)
+    assert time.monotonic() - started < 6
+    assert caught.value.hint
+
+
+def test_a_worker_that_hangs_is_ended_at_the_time_limit(session: LavaSession) -> None:
+    session.infer(SPIKES)
+    session.client.timeout = 1.0
+    for process in group_members(session.client.process.pid):
+        process.suspend()
+    started = time.monotonic()
+    with pytest.raises(SpikerlError, match=r"did not answer within 1 s") as caught:
+        session.infer(SPIKES)
+    assert time.monotonic() - started < 8
+    assert caught.value.hint == "raise --worker-timeout"
+
+
+def test_a_killed_process_of_lava_itself_is_noticed_within_the_time_limit(session: LavaSession) -> None:
+    session.infer(SPIKES)
+    session.client.timeout = 3.0
+    worker = psutil.Process(session.client.process.pid)
+    lava = [child for child in worker.children() if "resource_tracker" not in " ".join(child.cmdline())]
+    lava[-1].kill()
+    with pytest.raises(SpikerlError, match="lava worker failed"):
+        for _ in range(3):
+            session.infer(SPIKES)
+
+
+def test_an_error_in_the_worker_is_quoted(lava_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpikerlError, match=r"it died .*ModuleNotFoundError: No module named 'lava'"):
+        WorkerClient(tmp_path, timeout=20)
+
+
+def test_another_protocol_version_is_refused(lava_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulators.lava.client.PROTOCOL_VERSION", 99)
+    with pytest.raises(SpikerlError, match="it speaks protocol 1, this is 99"):
+        WorkerClient(lava_folder, timeout=20)
+
+
+ORPHAN = """
+import sys, time
+sys.path[:0] = ["tests"]
+from support import quantized_policy, random_spikes
+from simulators.lava.backend import LavaBackend
+session = LavaBackend().open(quantized_policy())
+session.infer(random_spikes(0, (1, 5, 40)))
+print(session.client.process.pid, flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_the_worker_dies_with_its_parent(lava_folder: Path, number: signal.Signals) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
+    assert parent.stdout is not None
+    group = int(parent.stdout.readline())
+    assert group_members(group)
+    parent.send_signal(number)
+    parent.wait(10)
+    deadline = time.monotonic() + 6
+    while group_members(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert group_members(group) == []
+
+
+def test_the_worker_never_loads_torch(session: LavaSession) -> None:
+    session.infer(SPIKES)
+    maps = Path(f"/proc/{session.client.process.pid}/maps").read_text()
+    assert re.search(r"numpy", maps)
+    assert "libtorch" not in maps
+
+
+def test_sessions_leak_no_file_descriptor(lava_folder: Path) -> None:
+    counts = []
+    for _ in range(3):
+        with LavaBackend().open(quantized_policy()) as opened:
+            assert isinstance(opened.infer(SPIKES).output_counts, np.ndarray)
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[0] == counts[-1]

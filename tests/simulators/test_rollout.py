@@ -1,0 +1,87 @@
+"""The closed loop on a real environment against a loop written out by hand."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from support import quantized_policy, random_policy
+
+from simulators.fixed import FixedBackend
+from simulators.rollout import rollout
+from spikerl_deploy.codec import decode, encode
+from spikerl_deploy.errors import SpikerlError
+
+ENV = "InvertedPendulum-v5"
+
+
+@pytest.mark.parametrize("coding", ["regular", "poisson"])
+def test_an_episode_is_what_a_plain_loop_gives(coding: str) -> None:
+    policy = quantized_policy(coding=coding)
+    assert policy.decoder is not None
+    with FixedBackend().open(policy) as session:
+        result = rollout(session, policy, ENV, [3, 4])
+        env = gymnasium.make(ENV)
+        for index, seed in enumerate((3, 4)):
+            observation, _ = env.reset(seed=seed)
+            generator, total, length, done = np.random.default_rng([seed, 1]), 0.0, 0, False
+            while not done:
+                spikes = encode(policy, observation[None], [generator])
+                counts = session.infer(spikes).output_counts
+                action = decode(counts, policy.time_steps, policy.decoder)[0]
+                observation, reward, terminated, truncated, _ = env.step(action)
+                total, length, done = total + float(reward), length + 1, terminated or truncated
+            assert (result.returns[index], result.lengths[index]) == (total, length)
+
+
+@pytest.mark.parametrize("coding", ["regular", "poisson"])
+def test_episodes_do_not_depend_on_how_many_run_side_by_side(coding: str) -> None:
+    policy = quantized_policy(coding=coding)
+    results = []
+    for batch in (1, 3, 8):
+        with FixedBackend().open(policy, batch) as session:
+            results.append(rollout(session, policy, ENV, range(5)))
+    for other in results[1:]:
+        assert other.returns == results[0].returns
+        assert other.lengths == results[0].lengths
+        for x, y in zip(other.spike_totals, results[0].spike_totals, strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert len(set(results[0].lengths)) > 1
+
+
+def test_totals_count_the_spikes_of_running_episodes_only() -> None:
+    policy = quantized_policy()
+    with FixedBackend().open(policy, 2) as session:
+        result = rollout(session, policy, ENV, [0, 1, 2], record_inputs=10_000)
+    assert result.inputs is not None
+    assert result.spike_totals[0].sum() == result.inputs.sum()
+    assert len(result.infer_seconds) == len(result.inputs)
+    assert result.control_steps == sum(result.lengths)
+    assert sum(total.size for total in result.spike_totals) == sum(policy.sizes)
+
+
+def test_progress_ends_at_the_whole() -> None:
+    policy, seen = quantized_policy(), []
+    with FixedBackend().open(policy, 2) as session:
+        result = rollout(session, policy, ENV, range(4), lambda *now: seen.append(now))
+    assert seen[-1] == (result.control_steps, 4)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        ("Hopper-v5", {}, "'Hopper-v5' observes 11 values, the policy takes 4"),
+        (ENV, {"act_dim": 2}, "takes 1 actions, the policy gives 2"),
+        (ENV, {"action_bound": 1.0}, "bounds actions by"),
+        ("Hoper-v5", {}, "unknown environment 'Hoper-v5'"),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_refused(env_id: str, options: dict, message: str) -> None:
+    policy = quantized_policy(**options)
+    with FixedBackend().open(policy) as session, pytest.raises(SpikerlError, match=message):
+        rollout(session, policy, env_id, [0])
+
+
+def test_discrete_actions_and_image_observations_are_refused() -> None:
+    with FixedBackend().open(quantized_policy()) as session, pytest.raises(SpikerlError, match="bounded vector"):
+        rollout(session, random_policy(), "CartPole-v1", [0])
