@@ -232,5 +232,5 @@ def recipe_path(name: str) -> Path:
     """
     names = sorted(path.stem for path in RECIPES.glob("*.toml"))
     if name not in names:
-        raise unknown("recipe", name, names)
+        raise unknown("recipe", name, names, f"spikerl train --recipe {names[0]}")
     return RECIPES / f"{name}.toml"

@@ -6,6 +6,7 @@ Importing it loads neither torch, gymnasium, matplotlib nor numpy, so that help 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -60,7 +61,8 @@ def main() -> None:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "spikerl"
-        _fail(" ".join(error.format_message().split()), f"{command} --help", error)
+        message = " ".join(error.format_message().split())
+        _fail(message + _given_value(message), f"{command} --help", error)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
@@ -69,6 +71,18 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone; flush into nothing
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _given_value(message: str) -> str:
+    """Typer's errors name the option but not always the value it got: find that on the command line."""
+    named = re.search(r"Invalid value for '(?:-\w' / ')?(--[\w-]+)", message)
+    if named is None:
+        return ""
+    for index, argument in enumerate(sys.argv):
+        name, equals, value = argument.partition("=")
+        if name == named[1]:
+            return f" (given: {value})" if equals else f" (given: {' '.join(sys.argv[index + 1 : index + 2])})"
+    return ""
 
 
 def _fail(message: str, hint: str | None, error: Exception) -> None:
