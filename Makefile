@@ -51,7 +51,6 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.backends --out benchmarks/results/backends.json
-	$(BIN)/python -m benchmarks.update --out benchmarks/results/update.json
 
 double-pendulum: $(READY)
 	$(BIN)/spikerl train --recipe inverted-double-pendulum --seed 0 --out out/double-pendulum/run --force

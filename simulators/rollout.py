@@ -23,7 +23,8 @@ class Rollout:
         seeds, returns, lengths: one an episode; undiscounted returns, lengths in control steps.
         spike_totals: for the input and each layer [n], spikes of each neuron over all control steps.
         infer_seconds: wall time of each call of the backend, which serves up to `batch` episodes.
-        inputs: [N, B, T, n_in] spikes fed to the backend, if they were recorded.
+        inputs: [N, B, T, n_in] spikes fed to the backend in its first N calls, if they were recorded.
+        rasters: for each layer [N, B, T, n], the spikes it gave, likewise.
     """
 
     seeds: tuple[int, ...]
@@ -34,6 +35,7 @@ class Rollout:
     batch: int
     wall_seconds: float
     inputs: Spikes | None = None
+    rasters: tuple[Spikes, ...] | None = None
 
     @property
     def control_steps(self) -> int:
@@ -47,7 +49,7 @@ def rollout(
     env_id: str,
     seeds: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
-    record_inputs: int = 0,
+    record: int = 0,
 ) -> Rollout:
     """Play one episode for each seed, `session.batch` at a time; a slot that ends takes the next seed.
 
@@ -56,7 +58,7 @@ def rollout(
 
     Args:
         progress: called with (control steps, finished episodes) after every call of the backend.
-        record_inputs: keep the input spikes of the first so many calls.
+        record: keep the spikes of the input and of every layer of the first so many calls.
 
     Raises:
         SpikerlError: the environment cannot be made or does not fit the policy, or the backend failed.
@@ -64,7 +66,7 @@ def rollout(
     slots = [_Slot(env_id) for _ in range(min(session.batch, len(seeds)))]
     try:
         check_fits(policy, env_id, environment_spec(slots[0].env, env_id))
-        return _play(session, policy, slots, list(seeds), progress, record_inputs)
+        return _play(session, policy, slots, list(seeds), progress, record)
     finally:
         for slot in slots:
             slot.env.close()
@@ -92,13 +94,13 @@ def _play(
     slots: list[_Slot],
     seeds: list[int],
     progress: Callable[[int, int], None] | None,
-    record_inputs: int,
+    record: int,
 ) -> Rollout:
     assert policy.decoder is not None
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=int)
     totals = [np.zeros(size, dtype=np.int64) for size in policy.sizes]
     batch = np.zeros(session.input_shape, dtype=bool)
-    recorded: list[Spikes] = []
+    recorded: list[tuple[Spikes, ...]] = []
     seconds: list[float] = []
     waiting = iter(range(len(seeds)))
     for slot in slots:
@@ -109,13 +111,13 @@ def _play(
         batch[:] = False
         batch[active] = encode(policy, observations, [slots[row].generator for row in active])
         before = time.perf_counter()
-        record = session.infer(batch)
+        spikes = session.infer(batch, rasters=len(recorded) < record)
         seconds.append(time.perf_counter() - before)
-        actions = decode(record.output_counts[active], policy.time_steps, policy.decoder)
-        for total, counts in zip(totals, (batch[active].sum(axis=1), *(c[active] for c in record.counts)), strict=True):
+        actions = decode(spikes.output_counts[active], policy.time_steps, policy.decoder)
+        for total, counts in zip(totals, (batch[active].sum(axis=1), *(c[active] for c in spikes.counts)), strict=True):
             total += counts.sum(axis=0)
-        if len(recorded) < record_inputs:
-            recorded.append(batch.copy())
+        if spikes.rasters is not None:
+            recorded.append((batch.copy(), *spikes.rasters))
         for row, action in zip(active, actions, strict=True):
             slot = slots[row]
             assert slot.episode is not None
@@ -135,5 +137,12 @@ def _play(
         np.array(seconds),
         session.batch,
         time.perf_counter() - started,
-        np.stack(recorded) if recorded else None,
+        *_stacked(recorded),
     )
+
+
+def _stacked(recorded: list[tuple[Spikes, ...]]) -> tuple[Spikes | None, tuple[Spikes, ...] | None]:
+    if not recorded:
+        return None, None
+    inputs, *layers = (np.stack(parts) for parts in zip(*recorded, strict=True))
+    return inputs, tuple(layers)

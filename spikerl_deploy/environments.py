@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,16 +56,36 @@ def make_environment(env_id: str) -> gymnasium.Env[Any, Any]:
     """
     import gymnasium
 
+    _route_mujoco_warnings()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return gymnasium.make(env_id)
+            env = gymnasium.make(env_id)
     except gymnasium.error.DependencyNotInstalled as error:
         raise SpikerlError(f"environment '{env_id}' needs a missing package: {error}", "spikerl doctor") from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         if env_id in gymnasium.registry:
             raise SpikerlError(f"environment '{env_id}' cannot be made: {_one_line(error)}", LIST_HINT) from error
         raise unknown("environment", env_id, mujoco_ids(), LIST_HINT) from error
+    if env.spec is not None and env.spec.id != env_id.rpartition(":")[2]:  # Gymnasium took the newest version
+        env.close()
+        raise unknown("environment", env_id, mujoco_ids(), LIST_HINT)
+    return env
+
+
+def _route_mujoco_warnings() -> None:
+    """Send MuJoCo's warnings to `logging`; by itself it writes MUJOCO_LOG.TXT into the working directory."""
+    try:
+        import mujoco
+    except ImportError:
+        return  # make_environment says what is missing
+    logger = logging.getLogger("spikerl.mujoco")
+
+    def log(message: str) -> None:
+        # the models that Gymnasium ships are not the user's to mend
+        logger.log(logging.DEBUG if "deprecated" in message else logging.WARNING, "MuJoCo: %s", message)
+
+    mujoco.set_mju_user_warning(log)
 
 
 def _one_line(error: BaseException) -> str:

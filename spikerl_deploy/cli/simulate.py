@@ -41,7 +41,9 @@ def simulate(
     env: Annotated[
         str | None, typer.Option(help="Another environment than the policy's.", autocompletion=complete_environment)
     ] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder that takes report.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder that takes report.json and summary.png.")
+    ] = None,
     min_retention: Annotated[
         float | None, typer.Option(help="Exit 1 if mean return / baseline's mean return is below this.")
     ] = None,
@@ -56,6 +58,7 @@ def simulate(
 ) -> None:
     """Run a policy in closed loop on a backend, with the same seeds on a baseline."""
     from simulators.compare import report_document
+    from simulators.plots import RASTER_STEPS, draw_summary
     from simulators.registry import make_backend
     from simulators.rollout import rollout
     from spikerl_deploy.files import refuse_overwrite, write_json
@@ -74,7 +77,8 @@ def simulate(
     if report is not None:
         if out is not None and out.exists() and not out.is_dir():
             raise SpikerlError(f"'{out}' is a file, a folder for the report was expected", "choose another -o")
-        refuse_overwrite(report, force)
+        for path in (report, report.with_name("summary.png")):
+            refuse_overwrite(path, force)
     seeds = range(seed, seed + episodes)
     if dry_run:
         _plan(policy, env_id, backends, seeds, parallel, report, output)
@@ -82,10 +86,11 @@ def simulate(
     runs: list[tuple[Backend, Rollout]] = []
     for one in backends:
         with one.open(policy, min(parallel, episodes)) as session, _progress(one.name, episodes) as show:
-            runs.append((one, rollout(session, policy, env_id, seeds, show)))
+            runs.append((one, rollout(session, policy, env_id, seeds, show, RASTER_STEPS)))
     document = report_document(policy, policy_file, env_id, control_step, runs)
     if report is not None:
         write_json(report, document, force)
+        draw_summary(document, runs[0][1], report.with_name("summary.png"), force)
     if output is Format.json:
         print_json(document)
     else:

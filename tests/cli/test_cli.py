@@ -76,9 +76,18 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
         (["simulate", "text.nir"], "'text.nir' is not a NIR file"),
         (["simulate", "policy.nir", "--backend", "lawa"], "unknown backend 'lawa'; there is: fixed, lava, torch"),
         (["simulate", "policy.nir", "--backend", "fixed", "--env", "Hopper-v5"], "'Hopper-v5' observes 11 values"),
-        (["simulate", "policy.nir", "--backend", "fixed", "--compare", "fixed"], "--compare fixed is the backend itself"),
-        (["simulate", "policy.nir", "--backend", "fixed", "--min-retention", "0.9"], "--min-retention needs a baseline"),
-        (["simulate", "policy.nir", "--backend", "fixed", "--episodes", "0"], "'--episodes': Input should be greater than or equal to 1 (given: 0)"),
+        (
+            ["simulate", "policy.nir", "--backend", "fixed", "--compare", "fixed"],
+            "--compare fixed is the backend itself",
+        ),
+        (
+            ["simulate", "policy.nir", "--backend", "fixed", "--min-retention", "0.9"],
+            "--min-retention needs a baseline",
+        ),
+        (
+            ["simulate", "policy.nir", "--backend", "fixed", "--episodes", "0"],
+            "'--episodes': Input should be greater than or equal to 1 (given: 0)",
+        ),
         (["simulate", "policy.nir", "--backend", "fixed", "-o", "text.nir"], "'text.nir' is a file"),
         (["simulate", "float.nir", "--backend", "fixed"], "backend 'fixed' runs integers"),
         (["simulate", "policy.nir", "--worker-timeout", "0"], "worker time limit 0 s must be positive"),
@@ -117,11 +126,13 @@ def test_train_export_simulate_go_hand_in_hand(tmp_path: Path) -> None:
     again = run_cli("export", "p.nir", "--bits", "4", "-o", "p4.nir", "--format", "json", cwd=tmp_path)
     assert json.loads(again.stdout)["bits"] == 4
     simulate = run_cli(
-        *"simulate p.nir --backend lava --compare torch --episodes 2 --seed 7 -o report --format json".split(), cwd=tmp_path
+        *"simulate p.nir --backend lava --compare torch --episodes 2 --seed 7 -o report --format json".split(),
+        cwd=tmp_path,
     )
     assert simulate.returncode == 0, simulate.stderr
     document = json.loads((tmp_path / "report" / "report.json").read_text())
     assert json.loads(simulate.stdout) == document
+    assert (tmp_path / "report" / "summary.png").read_bytes().startswith(b"\x89PNG")
     assert document["environment"]["seeds"] == [7, 8]
     assert set(document["backends"]) == {"lava", "torch"}
     assert all(len(entry["returns"]) == 2 for entry in document["backends"].values())

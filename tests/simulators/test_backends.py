@@ -84,7 +84,10 @@ def test_every_control_step_starts_from_zero_state() -> None:
 @pytest.mark.parametrize("name", ["fixed", "torch"])
 @pytest.mark.parametrize("spikes", [np.zeros((1, 5, 39), bool), np.zeros((2, 5, 40), bool), np.zeros((1, 5, 40))])
 def test_input_of_another_shape_or_type_is_refused(name: str, spikes: np.ndarray) -> None:
-    with make_backend(name).open(quantized_policy()) as session, pytest.raises(SpikerlError, match="session takes bool"):
+    with (
+        make_backend(name).open(quantized_policy()) as session,
+        pytest.raises(SpikerlError, match="session takes bool"),
+    ):
         session.infer(spikes)
 
 

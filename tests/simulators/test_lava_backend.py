@@ -56,7 +56,10 @@ def test_lava_and_fixed_agree_on_every_spike(
         [random_integer_layer(rng, a, b, **fields) for a, b in zip(sizes[:-1], sizes[1:], strict=True)], time_steps
     )
     inputs = np.concatenate(
-        [random_spikes(rate_index, (8, batch, time_steps, sizes[0]), rate) for rate_index, rate in enumerate((0.1, 0.5, 1))]
+        [
+            random_spikes(rate_index, (8, batch, time_steps, sizes[0]), rate)
+            for rate_index, rate in enumerate((0.1, 0.5, 1))
+        ]
     )
     with FixedBackend().open(policy, batch) as fixed, LavaBackend().open(policy, batch) as lava:
         result = compare_sessions(fixed, lava, inputs)
@@ -69,7 +72,7 @@ def test_a_thousand_closed_loop_control_steps_of_the_trained_policy(double_pendu
     """Two episodes of a policy that balances; the loop is closed on `fixed`, and Lava sees the same spikes."""
     policy = load_policy(double_pendulum)
     with FixedBackend().open(policy) as fixed:
-        played = rollout(fixed, policy, "InvertedDoublePendulum-v5", [0, 1], record_inputs=1_200)
+        played = rollout(fixed, policy, "InvertedDoublePendulum-v5", [0, 1], record=1_200)
         assert played.inputs is not None
         assert min(played.lengths) == 1000
         assert min(played.returns) > 9_000

@@ -109,7 +109,9 @@ time.sleep(120)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_the_worker_dies_with_its_parent(lava_folder: Path, number: signal.Signals) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+    )
     assert parent.stdout is not None
     group = int(parent.stdout.readline())
     assert group_members(group)

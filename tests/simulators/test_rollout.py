@@ -52,7 +52,7 @@ def test_episodes_do_not_depend_on_how_many_run_side_by_side(coding: str) -> Non
 def test_totals_count_the_spikes_of_running_episodes_only() -> None:
     policy = quantized_policy()
     with FixedBackend().open(policy, 2) as session:
-        result = rollout(session, policy, ENV, [0, 1, 2], record_inputs=10_000)
+        result = rollout(session, policy, ENV, [0, 1, 2], record=10_000)
     assert result.inputs is not None
     assert result.spike_totals[0].sum() == result.inputs.sum()
     assert len(result.infer_seconds) == len(result.inputs)

@@ -1,0 +1,1 @@
+"""Timings, run by `make bench`; results with their machine and versions lie in benchmarks/results."""
