@@ -10,6 +10,7 @@ what counts: absolute times are those of the machine named in the result.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import time
@@ -39,7 +40,7 @@ def halfcheetah_sized() -> Policy:
     rng = np.random.default_rng(0)
     layers = tuple(
         SpikingLayer(rng.normal(0, 0.9 / n_in**0.5, (n_out, n_in)), rng.normal(0, 0.05, n_out))
-        for n_in, n_out in zip(SIZES[:-1], SIZES[1:], strict=True)
+        for n_in, n_out in itertools.pairwise(SIZES)
     )
     return quantize(Policy(layers=layers, time_steps=TIME_STEPS), 8)[0]
 

@@ -98,8 +98,14 @@ def dequantize(layer: IntegerLayer) -> SpikingLayer:
 
 def _quantize_layer(index: int, layer: SpikingLayer, bits: int, time_steps: int) -> tuple[IntegerLayer, LayerReport]:
     values = np.concatenate([layer.weight, layer.bias[:, None]], axis=1).astype(np.float64)
-    exponent = _best_exponent(index, values, bits, layer.v_threshold)
+    exponent = _best_exponent(values, bits, layer.v_threshold)
     mantissas = _mantissas(values, exponent, bits)
+    if values.any() and not mantissas.any():
+        raise SpikerlError(
+            f"layer {index}: weights up to {np.abs(values).max():.4g} vanish "
+            f"beside its threshold {layer.v_threshold:.4g}",
+            "such a layer never spikes; train with a lower v_threshold",
+        )
     scale = 2.0**-exponent
     integer = _place(index, layer, mantissas, scale, time_steps)
     return integer, _report(index, integer, values, bits, time_steps)
@@ -115,14 +121,18 @@ def _place(
     du, dv = current_decay_code(layer.current_decay), voltage_decay_code(layer.voltage_decay)
     wanted = min(max(fraction_bits(du, dv) * (time_steps - 1) - STATE_SHIFT, 0), WEIGHT_EXP_MAX)
     options = []
-    for weight_exp in range(wanted, -1, -1):
+    for weight_exp in (*range(wanted, -1, -1), *range(wanted + 1, WEIGHT_EXP_MAX + 1)):
         vth = round(layer.v_threshold / scale * 2**weight_exp)
         if 1 <= vth <= ALWAYS_ON_THRESHOLD_MAX:
             options.append(IntegerLayer(mantissas[:, :-1], mantissas[:, -1], weight_exp, du, dv, vth, scale))
     if not options:
-        raise SpikerlError(f"layer {index}: no threshold mantissa represents v_threshold {layer.v_threshold}")
+        raise SpikerlError(
+            f"layer {index}: threshold {layer.v_threshold:.4g} is too far from its weights (up to "
+            f"{scale * np.abs(mantissas).max():.4g}) for one scale",
+            "train with a smaller actor_lr, or with a v_threshold nearer to the weights",
+        )
     safe = [option for option in options if state_bound(option, time_steps)[0] < STATE_LIMIT]
-    return safe[0] if safe else options[-1]
+    return safe[0] if safe else min(options, key=lambda option: option.weight_exp)
 
 
 def _mantissas(values: NDArray[np.float64], exponent: int, bits: int) -> NDArray[np.int32]:
@@ -133,7 +143,7 @@ def _mantissas(values: NDArray[np.float64], exponent: int, bits: int) -> NDArray
     return (codes * step).astype(np.int32)
 
 
-def _best_exponent(index: int, values: NDArray[np.float64], bits: int, v_threshold: float) -> int:
+def _best_exponent(values: NDArray[np.float64], bits: int, v_threshold: float) -> int:
     """Exponent of the scale with the least squared error, among that which clips nothing and finer ones."""
     largest = float(np.abs(values).max())
     finest = math.floor(math.log2(ALWAYS_ON_THRESHOLD_MAX / v_threshold))
@@ -142,11 +152,6 @@ def _best_exponent(index: int, values: NDArray[np.float64], bits: int, v_thresho
     top = ((1 << (bits - 1)) - 1) << (MANTISSA_BITS - bits)
     covering = math.floor(math.log2(top / largest))
     candidates = [min(covering + extra, finest) for extra in range(SCALE_CANDIDATES)]
-    if v_threshold * 2.0 ** candidates[-1] < 0.5:
-        raise SpikerlError(
-            f"layer {index}: weights up to {largest:.4g} dwarf the threshold {v_threshold:.4g}, which rounds to zero",
-            "such a layer cannot be quantized to 8-bit mantissas; train with a smaller actor_lr",
-        )
     return min(candidates, key=lambda e: float(np.square(_mantissas(values, e, bits) * 2.0**-e - values).sum()))
 
 

@@ -71,6 +71,9 @@ class FixedBackend(Backend):
         require_integers(policy, self.name)
         return tuple(layer.weight for layer in policy.integers or ())
 
-    def open(self, policy: Policy, batch: int = 1) -> FixedSession:
+    def check(self, policy: Policy) -> None:
         require_integers(policy, self.name)
+
+    def open(self, policy: Policy, batch: int = 1) -> FixedSession:
+        self.check(policy)
         return FixedSession(policy, batch)

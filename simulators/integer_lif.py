@@ -52,7 +52,7 @@ def integrate_bounded(accumulated: NDArray[np.float32], layer: IntegerLayer) -> 
     """
     keep_u, keep_v = kept_fractions(layer.du, layer.dv)
     threshold = float(layer.vth << STATE_SHIFT)
-    activation = accumulated * np.float64(2.0 ** (layer.weight_exp + STATE_SHIFT))
+    activation = accumulated.astype(np.float64) * 2.0 ** (layer.weight_exp + STATE_SHIFT)
     u, v = activation[0].copy(), activation[0].copy()
     spikes = np.empty(accumulated.shape, dtype=bool)
     np.greater(v, threshold, out=spikes[0])

@@ -29,7 +29,8 @@ def draw_summary(document: dict[str, Any], deployed: Rollout, path: Path, force:
 
     figure = Figure(figsize=(11, 6), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.5))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(1, 1.5))
+    left, right = parts
     returns, operations = left.subplots(2, 1)
     _returns(returns, document)
     _operations(operations, document)

@@ -102,6 +102,14 @@ class Backend(ABC):
     def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
         """The weights [n_out, n_in] of each layer that it executes; a zero is no synapse."""
 
+    def check(self, policy: Policy) -> None:
+        """Find out, without running it, whether `open` would refuse the policy.
+
+        Raises:
+            SpikerlError: the policy cannot run on this backend, or the backend not here.
+        """
+        return
+
     @abstractmethod
     def open(self, policy: Policy, batch: int = 1) -> Session:
         """Make the policy ready to run.

@@ -79,11 +79,16 @@ class TorchBackend(Backend):
     def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
         return tuple(layer.weight for layer in executed_layers(policy))
 
+    def check(self, policy: Policy) -> None:
+        self._device()
+
     def open(self, policy: Policy, batch: int = 1) -> TorchSession:
+        return TorchSession(policy, batch, self._device(), self.bf16)
+
+    def _device(self) -> torch.device:
         import torch
 
         available = torch.cuda.is_available()
         if self.device == "cuda" and not available:
             raise SpikerlError("device 'cuda' asked for, torch finds none", "use --device cpu, or see: spikerl doctor")
-        device = torch.device("cuda" if self.device != "cpu" and available else "cpu")
-        return TorchSession(policy, batch, device, self.bf16)
+        return torch.device("cuda" if self.device != "cpu" and available else "cpu")

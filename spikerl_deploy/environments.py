@@ -56,6 +56,8 @@ def make_environment(env_id: str) -> gymnasium.Env[Any, Any]:
     """
     import gymnasium
 
+    if ":" in env_id:  # Gymnasium would import the module before the colon, and ids are read from files
+        raise SpikerlError(f"environment '{env_id}' names a module, ids of registered environments only", LIST_HINT)
     _route_mujoco_warnings()
     try:
         with warnings.catch_warnings():
@@ -63,11 +65,11 @@ def make_environment(env_id: str) -> gymnasium.Env[Any, Any]:
             env = gymnasium.make(env_id)
     except gymnasium.error.DependencyNotInstalled as error:
         raise SpikerlError(f"environment '{env_id}' needs a missing package: {error}", "spikerl doctor") from error
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+    except (gymnasium.error.Error, ImportError) as error:
         if env_id in gymnasium.registry:
             raise SpikerlError(f"environment '{env_id}' cannot be made: {_one_line(error)}", LIST_HINT) from error
         raise unknown("environment", env_id, mujoco_ids(), LIST_HINT) from error
-    if env.spec is not None and env.spec.id != env_id.rpartition(":")[2]:  # Gymnasium took the newest version
+    if env.spec is not None and env.spec.id != env_id:  # Gymnasium took the newest version
         env.close()
         raise unknown("environment", env_id, mujoco_ids(), LIST_HINT)
     return env

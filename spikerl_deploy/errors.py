@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_LISTED = 24  # names that an error spells out
+
 
 class SpikerlError(Exception):
     """Usage, configuration or input error.
@@ -32,6 +34,9 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: str | None = None
     """Error for an unknown name: lists what there is and suggests the nearest."""
     names = sorted(known)
     near = difflib.get_close_matches(value, names, n=1)
-    listed = ", ".join(names) if len(names) <= 24 else f"{len(names)} names, see the hint"
-    suggestion = f"did you mean '{near[0]}'?" if near else hint
-    return SpikerlError(f"unknown {kind} '{value}'; there is: {listed}", suggestion)
+    many = len(names) > MAX_LISTED
+    listed = f"{len(names)} names" if many else ", ".join(names)
+    hints = [f"did you mean '{near[0]}'?"] if near else []
+    if hint is not None and (many or not near):
+        hints.append(f"see: {hint}" if near else hint)
+    return SpikerlError(f"unknown {kind} '{value}'; there is: {listed}", " ".join(hints) or None)

@@ -22,6 +22,8 @@ def refuse_overwrite(path: Path, force: bool) -> None:
     """
     if path.is_dir():
         raise SpikerlError(f"'{path}' is a directory, a file name was expected", "give a file name with -o")
+    if path.exists() and not path.is_file():
+        raise SpikerlError(f"'{path}' is no regular file and is not replaced", "choose another name with -o")
     if path.exists() and not force:
         raise SpikerlError(f"'{path}' exists and is not overwritten", "add --force, or choose another name with -o")
 

@@ -51,7 +51,7 @@ class IntegerLayer:
 
     def __post_init__(self) -> None:
         for name, ndim in (("weight", 2), ("bias", 1)):
-            array = np.ascontiguousarray(getattr(self, name), dtype=np.int32)
+            array = np.array(getattr(self, name), dtype=np.int32, order="C")
             if array.ndim != ndim:
                 raise SpikerlError(f"integer {name} has {array.ndim} dimensions, expected {ndim}")
             if array.size and (array.min() < WEIGHT_MIN or array.max() > WEIGHT_MAX or (array & 1).any()):
@@ -82,7 +82,7 @@ def current_decay_code(decay: float) -> int:
 
 def voltage_decay_code(decay: float) -> int:
     """`dv` for the fraction of the voltage kept each time step (0.75 -> 1024)."""
-    return min(max(round(DECAY_UNITY * (1.0 - decay)), 0), DECAY_UNITY - 1)
+    return min(max(round(DECAY_UNITY * (1.0 - decay)), 1), DECAY_UNITY - 1)
 
 
 def kept_fractions(du: int, dv: int) -> tuple[float, float]:
@@ -98,8 +98,9 @@ def state_bound(layer: IntegerLayer, time_steps: int) -> tuple[int, int]:
     threshold spikes and is reset, so a step adds the current to at most the kept threshold.
     """
     unit = 2.0 ** (layer.weight_exp + STATE_SHIFT)
+    floored = 1 << STATE_SHIFT if layer.weight_exp < 0 else 0  # a right shift of the input rounds down
     highest = float((np.where(layer.weight > 0, layer.weight, 0).sum(axis=1) + layer.bias).max()) * unit
-    lowest = float((np.where(layer.weight < 0, layer.weight, 0).sum(axis=1) + layer.bias).min()) * unit
+    lowest = float((np.where(layer.weight < 0, layer.weight, 0).sum(axis=1) + layer.bias).min()) * unit - floored
     keep_u, keep_v = kept_fractions(layer.du, layer.dv)
     u_up = u_down = v_down = v_down_max = 0.0
     for _ in range(time_steps):
@@ -118,6 +119,8 @@ def is_lossless(layer: IntegerLayer, time_steps: int) -> bool:
     (6 + weight_exp bits) and the state cannot overflow, truncation never happens: the integers compute the
     same real numbers as the float core, and, since these fit float32's 24 bits, so does every float runtime.
     """
+    if layer.weight_exp < 0:
+        return False
     fits = fraction_bits(layer.du, layer.dv) * (time_steps - 1) <= STATE_SHIFT + layer.weight_exp
     u_max, v_max = state_bound(layer, time_steps)
     return fits and max(u_max, v_max) < STATE_LIMIT

@@ -36,11 +36,16 @@ def layers_to_nodes(layers: Sequence[SpikingLayer], dt: float) -> dict[str, nir.
             r=vector * np.float32(tau_mem / dt),
             v_leak=0 * vector,
             v_reset=0 * vector,
-            v_threshold=vector * np.nextafter(np.float32(layer.v_threshold), np.float32(np.inf)),
+            v_threshold=vector * np.float32(stored_threshold(layer.v_threshold)),
             w_in=vector * np.float32(tau_syn / dt),
         )
     nodes["output"] = nir.Output(output_type={"output": np.array([layers[-1].n_out])})
     return nodes
+
+
+def stored_threshold(v_threshold: float) -> float:
+    """The threshold that a NIR node holds: the next float32 above."""
+    return float(np.nextafter(np.float32(v_threshold), np.float32(np.inf)))
 
 
 def chain_edges(nodes: dict[str, nir.NIRNode]) -> list[tuple[str, str]]:
@@ -103,7 +108,8 @@ def _layer(
     )
     if not (tau_syn >= dt * (1 - RELATIVE_TOLERANCE) and tau_mem >= dt * (1 - RELATIVE_TOLERANCE)):
         raise SpikerlError(
-            f"NIR node '{neuron_name}' has a time constant below dt = {dt}", "give the dt it was made for"
+            f"NIR node '{neuron_name}' has a time constant below dt = {dt}",
+            "state the dt it was made for in the graph's metadata",
         )
     weight = np.asarray(affine.weight, dtype=np.float64)
     bias = np.asarray(getattr(affine, "bias", np.zeros(weight.shape[0])), dtype=np.float64)

@@ -19,7 +19,7 @@ DEFAULT_DT = 1e-4  # seconds a time step; the value that snnTorch's NIR reader a
 
 
 def _array(name: str, value: object, shape: tuple[int, ...] | None = None, ndim: int | None = None) -> Float:
-    array = np.ascontiguousarray(value, dtype=np.float32)
+    array = np.array(value, dtype=np.float32, order="C")  # a copy: the caller's array stays its own
     if shape is not None and array.shape != shape:
         raise SpikerlError(f"policy: {name} has shape {array.shape}, expected {shape}")
     if ndim is not None and array.ndim != ndim:

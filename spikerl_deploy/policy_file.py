@@ -17,7 +17,7 @@ import numpy as np
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import atomic_path
 from spikerl_deploy.loihi import IntegerLayer
-from spikerl_deploy.nir_core import chain_edges, layers_from_graph, layers_to_nodes
+from spikerl_deploy.nir_core import chain_edges, layers_from_graph, layers_to_nodes, stored_threshold
 from spikerl_deploy.policy import (
     DEFAULT_DT,
     Normalization,
@@ -28,7 +28,10 @@ from spikerl_deploy.policy import (
 )
 
 FORMAT, VERSION = "spikerl-policy", 1
-_LAYER_SCALARS = ("current_decay", "voltage_decay", "v_threshold")
+EXPORT_HINT = "make a new one: spikerl export RUN --to nir -o policy.nir"
+DECAY_TOLERANCE = 2e-6  # float32 rounding of the time constants
+_DECAYS = ("current_decay", "voltage_decay")
+_LAYER_SCALARS = (*_DECAYS, "v_threshold")
 _INTEGER_SCALARS = ("weight_exp", "du", "dv", "vth", "scale")
 # What reading a file that is broken, foreign or hostile can raise, from h5py, nir's own checks and ours.
 _READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, IndexError, RuntimeError)
@@ -63,33 +66,42 @@ def load_policy(path: Path, dt: float = DEFAULT_DT) -> Policy:
         SpikerlError: the file is missing, truncated, foreign, of a newer version, or was changed after writing.
     """
     if not path.is_file():
-        raise SpikerlError(f"no policy file at '{path}'", "make one: spikerl export RUN --to nir -o policy.nir")
+        raise SpikerlError(f"no policy file at '{path}'", EXPORT_HINT)
     try:
         graph = nir.read(path)
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise SpikerlError(f"'{path}' is not a NIR file that can be read: {reason}", "export it again") from error
+        raise SpikerlError(f"'{path}' is not a NIR file that can be read: {reason}", EXPORT_HINT) from error
     if not isinstance(graph, nir.NIRGraph):
-        raise SpikerlError(f"'{path}' holds a {type(graph).__name__}, a NIR graph was expected", "export it again")
+        raise SpikerlError(f"'{path}' holds a {type(graph).__name__}, a NIR graph was expected", EXPORT_HINT)
     return policy_from_graph(graph, str(path), dt)
 
 
 def policy_from_graph(graph: nir.NIRGraph, name: str, dt: float = DEFAULT_DT) -> Policy:
     """Inverse of `policy_to_graph`; `name` is what errors call the graph."""
-    metadata = graph.metadata
-    if metadata.get("spikerl.format") != FORMAT:
-        return Policy(layers=layers_from_graph(graph, float(metadata.get("dt", dt))), dt=dt)
-    if int(metadata.get("spikerl.version", 0)) != VERSION:
-        raise SpikerlError(
-            f"'{name}' has policy version {metadata.get('spikerl.version')}, this is {VERSION}",
-            "install the matching spikerl",
-        )
     try:
-        policy = _from_metadata(graph, metadata)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SpikerlError(f"'{name}' has broken metadata: {error}", "export it again") from error
+        return _from_graph(graph, dt)
+    except SpikerlError as error:
+        raise SpikerlError(f"'{name}': {error.message}", error.hint or EXPORT_HINT) from error
+    except _READ_ERRORS as error:
+        raise SpikerlError(f"'{name}' has broken metadata: {' '.join(str(error).split())}", EXPORT_HINT) from error
+
+
+def _from_graph(graph: nir.NIRGraph, dt: float) -> Policy:
+    metadata = graph.metadata
+    if "spikerl.format" not in metadata:
+        dt = float(metadata.get("dt", dt))
+        if not (np.isfinite(dt) and dt > 0):
+            raise SpikerlError(f"dt {dt} s is not a positive time step")
+        return Policy(layers=layers_from_graph(graph, dt), dt=dt)
+    if metadata["spikerl.format"] != FORMAT:
+        raise SpikerlError(f"format {metadata['spikerl.format']!r} is not '{FORMAT}'")
+    version = int(metadata["spikerl.version"])
+    if version != VERSION:
+        raise SpikerlError(f"policy version {version}, this is {VERSION}", "install the matching spikerl-deploy")
+    policy = _from_metadata(graph, metadata)
     if _content_hash(policy.layers, metadata) != metadata.get("content_sha256"):
-        raise SpikerlError(f"'{name}' was changed after it was written: its content hash differs", "export it again")
+        raise SpikerlError("the file was changed after it was written: its content hash differs")
     return policy
 
 
@@ -179,8 +191,10 @@ def _from_metadata(graph: nir.NIRGraph, data: Mapping[str, Any]) -> Policy:
 def _check_nodes(nodes: Sequence[SpikingLayer], layers: Sequence[SpikingLayer]) -> None:
     """The neurons that a foreign reader sees must be those that the metadata states."""
     for index, (node, layer) in enumerate(zip(nodes, layers, strict=True)):
-        for name in _LAYER_SCALARS:
-            if not np.isclose(getattr(node, name), getattr(layer, name), rtol=0, atol=2e-6):
+        same = {name: abs(getattr(node, name) - getattr(layer, name)) < DECAY_TOLERANCE for name in _DECAYS}
+        same["v_threshold"] = node.v_threshold == stored_threshold(layer.v_threshold)
+        for name, agrees in same.items():
+            if not agrees:
                 raise ValueError(
                     f"{name} of layer {index} is {getattr(layer, name)}, its NIR node says {getattr(node, name)}"
                 )

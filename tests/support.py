@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def random_layers(
 ) -> tuple[SpikingLayer, ...]:
     """Layers with weights wide enough that neurons in every layer spike, and are silent, often."""
     layers = []
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_out in itertools.pairwise(sizes):
         weight = rng.normal(-0.1 / n_in, 0.9 * gain / np.sqrt(n_in), (n_out, n_in))
         layers.append(SpikingLayer(weight, rng.normal(0, 0.05, n_out), **neuron))
     return tuple(layers)

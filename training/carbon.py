@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from typing import Any
+
+from spikerl_deploy.errors import unknown
 
 JOULES_PER_KWH = 3.6e6
 
@@ -21,6 +24,7 @@ class CarbonTracker:
         if enabled:
             from codecarbon import OfflineEmissionsTracker
 
+            _check_country(country)
             logging.getLogger("codecarbon").setLevel(logging.ERROR)
             self._tracker = OfflineEmissionsTracker(
                 country_iso_code=country,
@@ -39,7 +43,7 @@ class CarbonTracker:
         data = self._tracker.final_emissions_data
         gpu_meter = shutil.which("nvidia-smi") is not None
         parts = {
-            "cpu": (data.cpu_energy, "measured" if "rapl" in self._cpu_mode() else "modelled"),
+            "cpu": (data.cpu_energy, "measured" if _rapl_is_readable() else "modelled"),
             "gpu": (data.gpu_energy, "measured" if gpu_meter and data.gpu_energy else "unmeasured"),
             "ram": (data.ram_energy, "modelled"),
         }
@@ -59,5 +63,20 @@ class CarbonTracker:
             "gpu_model": data.gpu_model,
         }
 
-    def _cpu_mode(self) -> str:
-        return str(self._tracker._conf.get("cpu_tracking_mode", "")).lower() if hasattr(self._tracker, "_conf") else ""
+
+def _rapl_is_readable() -> bool:
+    """Whether the CPU's own energy counter can be read; where it cannot, CodeCarbon scales a constant by load."""
+    return os.access("/sys/class/powercap/intel-rapl:0/energy_uj", os.R_OK)
+
+
+def _check_country(code: str) -> None:
+    """Refuse a country that CodeCarbon has no carbon intensity for; it would take another figure, and go on.
+
+    Raises:
+        SpikerlError: the code is unknown.
+    """
+    from codecarbon.input import DataSource
+
+    known = DataSource().get_global_energy_mix_data()
+    if code not in known:
+        raise unknown("country", code, known, "ISO 3166 alpha-3, such as --set country=FRA")

@@ -22,6 +22,11 @@ from training.settings import Settings
 from training.td3 import TD3
 
 FORMAT, VERSION = "spikerl-checkpoint", 1
+# What torch.load can raise on a file that is truncated, damaged, foreign or hostile.
+_READ_ERRORS = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),
+    *(ValueError, KeyError, IndexError, TypeError, AttributeError),
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise SpikerlError(f"no checkpoint at '{path}'", "train one: spikerl train --out RUN")
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _READ_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpikerlError(
             f"'{path}' is not a checkpoint that can be read: {reason}", "it may be truncated or foreign; train again"
@@ -89,7 +94,7 @@ def policy_of(path: Path) -> Policy:
     """
     document = load_checkpoint(path)
     try:
-        stored = json.loads(document["settings"])
+        stored, progress = json.loads(document["settings"]), dict(document["progress"])
         settings = Settings(**stored)
         spaces = document["spaces"]
         actor = SpikingActor(
@@ -102,8 +107,8 @@ def policy_of(path: Path) -> Policy:
             moments["std"].numpy().astype(np.float32),
             settings.observation_clip,
         )
-    except (KeyError, TypeError, RuntimeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise SpikerlError(f"checkpoint '{path}' has missing or misshapen parts: {reason}", "train again") from error
-    provenance = {"settings": stored, "progress": document["progress"], "checkpoint": path.name}
+    provenance = {"settings": stored, "progress": progress, "checkpoint": path.name}
     return replace(actor.to_policy(normalization, settings.env), provenance=provenance)

@@ -20,6 +20,11 @@ class Evaluator:
     def __call__(self, agent: TD3, normalizer: RunningNormalizer) -> np.ndarray:
         """Undiscounted returns [episodes] of the deterministic policy with the present statistics."""
         normalizer.refresh()
+        with torch.random.fork_rng():  # Poisson coding draws the same at every evaluation, and nothing from training
+            torch.manual_seed(self.seeds[0])
+            return self._play(agent, normalizer)
+
+    def _play(self, agent: TD3, normalizer: RunningNormalizer) -> np.ndarray:
         observations = np.stack([env.reset(seed=seed)[0] for env, seed in zip(self.envs, self.seeds, strict=True)])
         returns = np.zeros(len(self.envs))
         running = list(range(len(self.envs)))

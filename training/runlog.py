@@ -28,7 +28,7 @@ class RunLog:
 
             self._board = SummaryWriter(str(folder / "tensorboard"))
         self._bar: Any = None
-        self._last_line = self.start
+        self._last_line, self._last_step = self.start, 0
         if sys.stderr.isatty() and not quiet:
             self._bar = _progress_bar(total_steps)
 
@@ -44,6 +44,9 @@ class RunLog:
 
     def progress(self, step: int, last_return: float | None) -> None:
         """Advance the bar, or print a plain line every few seconds."""
+        if step == self._last_step:
+            return
+        self._last_step = step
         now = time.monotonic()
         shown = "-" if last_return is None else f"{last_return:.1f}"
         if self._bar is not None:

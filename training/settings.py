@@ -43,7 +43,7 @@ class Settings:
     surrogate: str = _setting(
         "rectangular", "surrogate gradient", ("rectangular", "fast_sigmoid", "sigmoid", "atan", "triangular")
     )
-    surrogate_width: float = _setting(0.5, "half width of the rectangular surrogate, in units of v")
+    surrogate_width: float = _setting(0.5, "half width of the rectangular and the triangular surrogate, in units of v")
     # TD3
     critic_hidden: tuple[int, ...] = _setting((256, 256), "units of each hidden critic layer")
     batch_size: int = _setting(100, "transitions an update")
@@ -76,6 +76,9 @@ class Settings:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
+            if item.default is None and value == "none":  # how a flag unsets what a recipe sets
+                value = None
+                object.__setattr__(self, item.name, None)
             if value is not None or item.default is not None:
                 value = _coerce(item.name, item.metadata["kind"], value)
                 object.__setattr__(self, item.name, value)
@@ -98,6 +101,8 @@ class Settings:
             _require(name, getattr(self, name), getattr(self, name) > 0, "must be positive")
         for name in ("start_steps", "update_after", "explore_noise", "target_noise", "noise_clip", "seed", "eval_seed"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "must not be negative")
+        for name in ("seed", "eval_seed"):
+            _require(name, getattr(self, name), getattr(self, name) < 2**32, "must be below 2^32")
         for name in ("current_decay", "voltage_decay", "gamma", "polyak"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "must be in [0, 1)")
         for name in ("hidden", "critic_hidden"):
@@ -109,8 +114,14 @@ class Settings:
         lines = []
         for name, value in asdict(self).items():
             if value is not None:
-                lines.append(f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
+                lines.append(f"{name} = {_toml(value)}")
         return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A TOML value; JSON's text is TOML's, but for surrogate pairs and the delete character."""
+    text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")
 
 
 def _require(name: str, value: object, holds: bool, rule: str) -> None:
@@ -136,7 +147,7 @@ def _coerce(name: str, kind: type, value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError
         return value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         wanted = {bool: "true or false", tuple: "a list of integers", int: "an integer", float: "a finite number"}
         raise SpikerlError(
             f"setting '{name}' = {value!r} is not {wanted.get(kind, 'text')}", f"set it with --set {name}=VALUE"
@@ -155,6 +166,10 @@ def _to_bool(value: Any) -> bool:
 def _to_int(value: Any) -> int:
     if isinstance(value, bool):
         raise ValueError
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
+        return int(value)
     number = float(value)  # accepts 1e6
     if number != int(number):
         raise ValueError

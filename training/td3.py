@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,8 +117,8 @@ class TD3:
             name: {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
             for name, module in modules.items()
         }
-        state["actor_optimizer"] = self.actor_optimizer.state_dict()
-        state["critic_optimizer"] = self.critic_optimizer.state_dict()
+        for name, optimizer in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
+            state[f"{name}_optimizer"] = _to_cpu(optimizer.state_dict())
         state["updates"] = self.updates
         return state
 
@@ -125,3 +126,14 @@ class TD3:
 def _parameters(module: nn.Module) -> list[Tensor]:
     parameters: Iterable[Tensor] = module.parameters()
     return list(parameters)
+
+
+def _to_cpu(value: Any) -> Any:
+    """Copy of nested dicts and lists with every tensor cloned to the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_to_cpu(item) for item in value]
+    return value

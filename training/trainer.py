@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,24 +64,49 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name in ("auto", "cuda") and available else "cpu")
 
 
-def prepare_run_folder(out: Path, force: bool) -> None:
-    """Make the folder of a run.
+def check_run_folder(out: Path, force: bool) -> None:
+    """Check that a run may be written to a folder, and that it can be; an earlier run in it is left as it is.
 
     Raises:
         SpikerlError: it holds something and `force` is false, holds something that is no run, or cannot be written.
     """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not force:
+            raise SpikerlError(f"'{out}' exists and is not overwritten", "add --force, or choose another --out")
+        if not ((out / "config.toml").is_file() and (out / "checkpoints").is_dir()):
+            raise SpikerlError(f"'{out}' is no run folder, --force does not delete it", "choose another --out")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise SpikerlError(f"cannot write run folder '{out}': '{there}' is not writable", "choose another --out")
+
+
+def _clear_run_folder(out: Path) -> None:
+    """Make the folder, or empty that of an earlier run."""
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            if not force:
-                raise SpikerlError(f"'{out}' exists and is not overwritten", "add --force, or choose another --out")
-            if not (out / "config.toml").is_file():
-                raise SpikerlError(f"'{out}' is no run folder, --force does not delete it", "choose another --out")
-            shutil.rmtree(out)
-        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        out.mkdir(parents=True, exist_ok=True)
+        for path in out.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        (out / "checkpoints").mkdir()
     except OSError as error:
         raise SpikerlError(f"cannot write run folder '{out}': {error.strerror}", "choose another --out") from error
+
+
+@contextmanager
+def _memory_errors(settings: Settings) -> Iterator[None]:
+    """Turn a failed allocation, which torch reports as a RuntimeError, into an error of ours."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise SpikerlError(
+            f"not enough memory for hidden {list(settings.hidden)}, batch_size {settings.batch_size}, "
+            f"buffer_size {settings.buffer_size}",
+            "set smaller ones with --set",
+        ) from error
 
 
 @contextmanager
@@ -107,36 +132,38 @@ class Trainer:
 
     def __init__(self, settings: Settings, out: Path, force: bool = False, quiet: bool = False) -> None:
         self.settings, self.out, self.quiet = settings, out, quiet
+        check_run_folder(out, force)
         self.device = choose_device(settings.device)
         self.env = make_environment(settings.env)
         spec = environment_spec(self.env, settings.env)
         self.spaces = Spaces(spec.obs_dim, spec.action_low, spec.action_high)
-        prepare_run_folder(out, force)
         torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
         self.noise = np.random.default_rng(settings.seed)
-        self.agent = TD3(self.spaces, settings, self.device)
+        with _memory_errors(settings):
+            self.agent = TD3(self.spaces, settings, self.device)
+            capacity = min(settings.buffer_size, settings.steps)
+            self.replay = ReplayBuffer(spec.obs_dim, self.spaces.act_dim, capacity, self.device, settings.seed)
         self.normalizer = RunningNormalizer(spec.obs_dim, settings.observation_clip, self.device)
-        capacity = min(settings.buffer_size, settings.steps)
-        self.replay = ReplayBuffer(spec.obs_dim, self.spaces.act_dim, capacity, self.device, settings.seed)
         self.evaluator = Evaluator(settings.env, settings.eval_episodes, settings.eval_seed)
         self.best_return, self.last_return = -math.inf, None  # type: float, float | None
 
     def run(self) -> Result:
         """Train until the steps are done, the asked return is reached, or a signal comes; write all artefacts."""
         s = self.settings
+        carbon = CarbonTracker(s.carbon, s.country)
+        _clear_run_folder(self.out)
         write_text(self.out / "config.toml", s.to_toml())
         write_json(self.out / "manifest.json", build_manifest(s.seed))
         started = time.monotonic()
-        carbon = CarbonTracker(s.carbon, s.country)
         try:
             with RunLog(self.out, s.steps, s.tensorboard, self.quiet) as log, _interrupts() as signals:
-                step, stopped = self._loop(log, signals)
+                with _memory_errors(s):
+                    step, stopped = self._loop(log, signals)
         finally:
-            emissions = carbon.stop()
+            write_json(self.out / "emissions.json", carbon.stop())  # a run that fails has spent its energy too
             self.env.close()
             self.evaluator.close()
-        write_json(self.out / "emissions.json", emissions)
         final = math.nan if self.last_return is None else self.last_return
         result = Result(step, time.monotonic() - started, self.best_return, final, stopped)
         write_json(self.out / "result.json", result.document())
@@ -145,6 +172,7 @@ class Trainer:
     def _loop(self, log: RunLog, signals: list[int]) -> tuple[int, str]:
         s = self.settings
         observation, _ = self.env.reset(seed=s.seed)
+        self._check_finite(0, observation, 0.0)
         self.env.action_space.seed(s.seed)
         self.normalizer.observe(observation)
         episode_return, losses = 0.0, {}  # type: float, dict[str, Tensor]
@@ -161,6 +189,7 @@ class Trainer:
             if terminated or truncated:
                 log.scalars(step, "episode", {"return": episode_return})
                 observation, _ = self.env.reset()
+                self._check_finite(step, observation, 0.0)
                 self.normalizer.observe(observation)
                 episode_return = 0.0
             if step >= s.update_after and step % s.update_every == 0:
@@ -172,7 +201,7 @@ class Trainer:
             if step % s.eval_every == 0 or step == s.steps or signals:
                 self._evaluate(log, step)
                 if signals:
-                    log.say(f"interrupted at step {step}; saved {self.out}/checkpoints/last.pt")
+                    log.say(f"interrupted at step {step}; {self.out}/checkpoints/last.pt can be exported as it is")
                     return step, "interrupted"
                 if s.stop_return is not None and self.last_return is not None and self.last_return >= s.stop_return:
                     return step, "stop_return"
@@ -195,6 +224,7 @@ class Trainer:
 
     def _evaluate(self, log: RunLog, step: int) -> None:
         returns = self.evaluator(self.agent, self.normalizer)
+        self._check_parameters(step)
         self.last_return = float(returns.mean())
         log.scalars(step, "eval", {"return_mean": self.last_return, "return_std": float(returns.std())})
         log.progress(step, self.last_return)
@@ -211,15 +241,21 @@ class Trainer:
         values = {name: float(value) for name, value in losses.items()}
         for name, value in values.items():
             if not math.isfinite(value):
-                raise SpikerlError(
-                    f"{name} is {value} at step {step}; the run is stopped",
-                    f"the last good checkpoint is {self.out}/checkpoints/last.pt; try --set actor_lr=1e-4",
-                )
+                raise self._fault(f"{name} is {value} at step {step}")
         log.scalars(step, "train", values)
+
+    def _check_parameters(self, step: int) -> None:
+        """Refuse to save networks that are not finite: a NaN current is silent, so no loss shows it."""
+        for name, module in (("actor", self.agent.actor), ("critic", self.agent.critic)):
+            for key, value in module.named_parameters():
+                if not torch.isfinite(value).all():
+                    raise self._fault(f"{name}.{key} holds values that are not finite at step {step}")
+
+    def _fault(self, what: str) -> SpikerlError:
+        saved = self.out / "checkpoints" / "last.pt"
+        good = f"the last good checkpoint is {saved}; " if saved.is_file() else ""
+        return SpikerlError(f"{what}; the run is stopped", f"{good}try --set actor_lr=1e-4 --set critic_lr=1e-4")
 
     def _check_finite(self, step: int, observation: np.ndarray, reward: Any) -> None:
         if not (np.isfinite(observation).all() and math.isfinite(float(reward))):
-            raise SpikerlError(
-                f"'{self.settings.env}' gave a value that is not finite at step {step}; the run is stopped",
-                f"the last good checkpoint is {self.out}/checkpoints/last.pt",
-            )
+            raise self._fault(f"'{self.settings.env}' gave a value that is not finite at step {step}")

@@ -10,8 +10,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from simulators.lava.client import DEFAULT_TIMEOUT, WorkerClient
-from simulators.lava.install import INSTALL_HINT, LAVA_VERSION, ensure_installed, installed_folder
+from simulators.lava.client import DEFAULT_TIMEOUT, MAX_TIMEOUT, WorkerClient
+from simulators.lava.install import (
+    INSTALL_HINT,
+    LAVA_VERSION,
+    check_wheel,
+    ensure_installed,
+    installed_folder,
+    not_installed,
+)
 from simulators.lava.wire import Arrays
 from simulators.protocol import Availability, Backend, Session, SpikeRecord, counts_of, require_integers
 from spikerl_deploy.codec import Spikes
@@ -35,6 +42,7 @@ class LavaSession(Session):
             arrays |= {f"weight{index}": layer.weight, f"bias{index}": layer.bias}
         fields = {"op": "open", "layers": layers, "time_steps": policy.time_steps, "batch": batch}
         self.client.request(fields, "opened", arrays)
+        self.client.remember_processes()
 
     def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord:
         arrays = self.client.request({"op": "infer"}, "spikes", {"spikes": spikes})
@@ -64,8 +72,11 @@ class LavaBackend(Backend):
         wheel: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        if not timeout > 0:
-            raise SpikerlError(f"worker time limit {timeout:g} s must be positive", "use --worker-timeout 60")
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise SpikerlError(
+                f"worker time limit {timeout:g} s must be positive, and at most {MAX_TIMEOUT:g}",
+                "use --worker-timeout 60",
+            )
         self.timeout, self.install, self.wheel, self.say = timeout, install, wheel, say
 
     def availability(self) -> Availability:
@@ -82,7 +93,7 @@ class LavaBackend(Backend):
         require_integers(policy, self.name)
         return tuple(layer.weight for layer in policy.integers or ())
 
-    def open(self, policy: Policy, batch: int = 1) -> LavaSession:
+    def check(self, policy: Policy) -> None:
         require_integers(policy, self.name)
         for index, layer in enumerate(policy.integers or ()):
             if layer.vth > ALWAYS_ON_THRESHOLD_MAX:
@@ -91,5 +102,12 @@ class LavaBackend(Backend):
                     "can fire at every step to carry the next layer's bias",
                     "export it again with spikerl, which keeps below",
                 )
+        if self.wheel is not None:
+            check_wheel(self.wheel)
+        if installed_folder() is None and not self.install:
+            raise not_installed()
+
+    def open(self, policy: Policy, batch: int = 1) -> LavaSession:
+        self.check(policy)
         folder = ensure_installed(self.install, self.wheel, self.say)
         return LavaSession(policy, batch, folder, self.timeout)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -21,6 +23,7 @@ from simulators.lava.wire import PROTOCOL_VERSION, Arrays, WireError, receive_me
 from spikerl_deploy.errors import SpikerlError
 
 DEFAULT_TIMEOUT = 60.0  # seconds for an answer
+MAX_TIMEOUT = 86_400.0
 POLL_SECONDS = 0.2  # how soon a worker's death is noticed
 GRACE_SECONDS = 3.0  # between asking processes to end and ending them
 _QUOTED_CHARACTERS = 300
@@ -39,20 +42,30 @@ class WorkerClient:
 
     def __init__(self, lava_folder: Path, timeout: float = DEFAULT_TIMEOUT) -> None:
         self.timeout = timeout
+        self._members: set[int] = set()
+        self._segments: set[Path] = set()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the client)
         self._connection, theirs = socket.socketpair()
+        # A worker started from a thread must outlive that thread, so only the main thread's dies with it at once.
+        deathbed = "die" if threading.current_thread() is threading.main_thread() else "watch"
+        arguments = [str(theirs.fileno()), str(lava_folder), deathbed]
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "simulators.lava.worker", str(theirs.fileno()), str(lava_folder)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                start_new_session=True,  # its own process group: ended as one, and deaf to the terminal's Ctrl-C
-                env=_worker_environment(),
-            )
-        self._finalizer = weakref.finalize(self, _end, self.process, self._connection, self._log)
-        self.versions: dict[str, str] = self._receive("hello", self._check_protocol)[0]["versions"]
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "simulators.lava.worker", *arguments],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    start_new_session=True,  # its own process group: ended as one, and deaf to the terminal's Ctrl-C
+                    env=_worker_environment(),
+                )
+            except OSError as error:
+                self._connection.close()
+                self._log.close()
+                raise SpikerlError(f"lava worker cannot be started: {error}", "spikerl doctor") from error
+        self._finalizer = weakref.finalize(self, _end, self.process, self._connection, self._log, self._segments)
+        self._receive("hello", timeout, self._check_protocol)
 
     def request(self, fields: dict[str, Any], answer: str, arrays: Arrays | None = None) -> Arrays:
         """Send a message and return the arrays of its answer.
@@ -60,36 +73,51 @@ class WorkerClient:
         Raises:
             SpikerlError: as for the class; the worker is ended then.
         """
-        try:
-            self._connection.settimeout(self.timeout)
-            send_message(self._connection, fields, arrays)
-        except (OSError, TimeoutError) as error:
-            raise self._failure(f"the connection broke ({error})") from error
-        return self._receive(answer)[1]
+        return self._request(fields, answer, arrays, self.timeout)
+
+    def remember_processes(self) -> None:
+        """Note which processes and shared memory the worker has now, to notice if one dies and to leave none."""
+        members = group_members(self.process.pid)
+        self._members = {process.pid for process in members}
+        self._segments |= mapped_segments(members)
 
     def close(self) -> None:
         """Ask the worker to stop Lava and exit; end it if it does not. May be called twice."""
         if not self._finalizer.alive:
             return
+        self._members = set()
         try:
-            self.request({"op": "close"}, "closed")
+            self._request({"op": "close"}, "closed", None, min(self.timeout, GRACE_SECONDS))
             self.process.wait(GRACE_SECONDS)
         except (SpikerlError, subprocess.TimeoutExpired):
             pass  # what is left is ended below
         self._finalizer()
 
-    def _receive(self, answer: str, check: Any = None) -> tuple[dict[str, Any], Arrays]:
-        deadline = time.monotonic() + self.timeout
+    def _request(self, fields: dict[str, Any], answer: str, arrays: Arrays | None, timeout: float) -> Arrays:
+        if not self._finalizer.alive:
+            raise SpikerlError("the lava session is closed", "open another")
+        try:
+            self._connection.settimeout(timeout)
+            send_message(self._connection, fields, arrays)
+        except OSError as error:  # a time-out is one
+            raise self._failure(f"the connection broke ({error})") from error
+        return self._receive(answer, timeout)[1]
+
+    def _receive(self, answer: str, timeout: float, check: Any = None) -> tuple[dict[str, Any], Arrays]:
+        deadline = time.monotonic() + timeout
+        late = f"it did not answer within {timeout:g} s"
         try:
             while not select.select([self._connection], [], [], POLL_SECONDS)[0]:
                 if self.process.poll() is not None:
                     raise self._failure("it died")
+                if self._members - {process.pid for process in group_members(self.process.pid)}:
+                    raise self._failure("one of Lava's own processes died")
                 if time.monotonic() > deadline:
-                    raise self._failure(f"it did not answer within {self.timeout:g} s", "raise --worker-timeout")
+                    raise self._failure(late, "raise --worker-timeout")
             self._connection.settimeout(max(deadline - time.monotonic(), POLL_SECONDS))
             fields, arrays = receive_message(self._connection)
         except TimeoutError:
-            raise self._failure(f"it did not answer within {self.timeout:g} s", "raise --worker-timeout") from None
+            raise self._failure(late, "raise --worker-timeout") from None
         except (WireError, OSError) as error:
             raise self._failure(f"it died ({error})") from error
         if check is not None:
@@ -121,7 +149,8 @@ def _worker_environment() -> dict[str, str]:
     """The caller's environment, with our packages importable and one thread for each numeric library."""
     root = str(Path(simulators.__file__).resolve().parent.parent)
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return os.environ | one_thread | {"PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return os.environ | one_thread | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def group_members(group: int) -> list[psutil.Process]:
@@ -136,8 +165,20 @@ def group_members(group: int) -> list[psutil.Process]:
     return members
 
 
-def _end(process: subprocess.Popen[bytes], connection: socket.socket, log: IO[bytes]) -> None:
-    """End the worker's whole process group and wait for it.
+def mapped_segments(processes: list[psutil.Process]) -> set[Path]:
+    """Shared-memory segments of Python's making that processes have mapped, where /proc tells."""
+    segments: set[Path] = set()
+    for process in processes:
+        try:
+            maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+        except OSError:
+            continue
+        segments |= {Path(name) for name in re.findall(r"/dev/shm/psm_\w+", maps)}
+    return segments
+
+
+def _end(process: subprocess.Popen[bytes], connection: socket.socket, log: IO[bytes], segments: set[Path]) -> None:
+    """End the worker's whole process group, wait for it, and remove the shared memory it leaves.
 
     SIGTERM first (and SIGCONT, for one that was stopped): multiprocessing's resource tracker ignores it,
     outlives the others and unlinks the shared memory they leave behind. Whatever is still there after the
@@ -151,6 +192,8 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, log: IO[by
         _gone(process)
     process.wait()
     log.close()
+    for segment in segments:
+        segment.unlink(missing_ok=True)
 
 
 def _gone(process: subprocess.Popen[bytes]) -> bool:

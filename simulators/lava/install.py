@@ -49,8 +49,13 @@ def ensure_installed(allowed: bool, wheel: Path | None, say: Callable[[str], Non
     if folder is not None:
         return folder
     if not allowed:
-        raise SpikerlError("Lava is not installed and --no-install was given", INSTALL_HINT)
+        raise not_installed()
     return install(wheel, say)
+
+
+def not_installed() -> SpikerlError:
+    """Error for Lava that is not here and may not be installed."""
+    return SpikerlError("Lava is not installed and --no-install was given", INSTALL_HINT)
 
 
 def install(wheel: Path | None = None, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -64,7 +69,7 @@ def install(wheel: Path | None = None, say: Callable[[str], None] = lambda _: No
         SpikerlError: the file is missing or another one, pip cannot be had, or pip failed.
     """
     if wheel is not None:
-        _check_wheel(wheel)
+        check_wheel(wheel)
     target = cache_folder()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +96,12 @@ def install(wheel: Path | None = None, say: Callable[[str], None] = lambda _: No
     return target
 
 
-def _check_wheel(wheel: Path) -> None:
+def check_wheel(wheel: Path) -> None:
+    """Refuse a file that is not the pinned wheel.
+
+    Raises:
+        SpikerlError: no such file, or another hash.
+    """
     if not wheel.is_file():
         raise SpikerlError(f"no wheel at '{wheel}'", f"pip download --no-deps lava-nc=={LAVA_VERSION} gets it")
     found = sha256_file(wheel)

@@ -1,6 +1,6 @@
 """The worker: a process that owns Lava, serves one session over a socket, and dies with its parent.
 
-Started as `python -P -m simulators.lava.worker FD LAVA_FOLDER`. It must not import torch, since Lava forks.
+Started as `python -P -m simulators.lava.worker FD LAVA_FOLDER die|watch`. It must not import torch, since Lava forks.
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from simulators.lava.compat import make_importable
 from simulators.lava.wire import PROTOCOL_VERSION, Arrays, WireError, receive_message, send_message
 from spikerl_deploy.loihi import IntegerLayer
 
 PARENT_POLL_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if platform.system() == "Linux" else None
 
 
-def _die_with_parent() -> None:
-    """Watch for the parent's death from a thread, and end the whole process group with it."""
+def _die_with_parent(at_once: bool) -> None:
+    """Watch for the parent's death from a thread, and end the whole process group with it.
+
+    Args:
+        at_once: let the kernel end this process as well, which works even while it is stopped.
+    """
     parent = os.getppid()
+    if at_once:
+        _set_death_signal()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -38,14 +43,18 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _set_death_signal() -> None:
+    """Have the kernel kill this process when the thread that started it ends (Linux only)."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _guard_forks(connection: socket.socket) -> None:
     """Let the processes that Lava forks die with the worker and not hold its connection open."""
-    libc = ctypes.CDLL(None) if platform.system() == "Linux" else None
 
     def in_child() -> None:
         connection.close()
-        if libc is not None:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _set_death_signal()
 
     os.register_at_fork(after_in_child=in_child)
 
@@ -62,8 +71,7 @@ def serve(connection: socket.socket) -> None:
     from simulators.lava.network import LavaNetwork
 
     network: LavaNetwork | None = None
-    versions = {"lava": "0.10.0", "python": platform.python_version(), "numpy": np.__version__}
-    send_message(connection, {"op": "hello", "protocol": PROTOCOL_VERSION, "versions": versions})
+    send_message(connection, {"op": "hello", "protocol": PROTOCOL_VERSION})
     try:
         while True:
             fields, arrays = receive_message(connection)
@@ -90,7 +98,7 @@ def serve(connection: socket.socket) -> None:
 def main() -> None:
     """Entry point of the worker process."""
     connection = socket.socket(fileno=int(sys.argv[1]))
-    _die_with_parent()
+    _die_with_parent(at_once=sys.argv[3] == "die")
     make_importable(Path(sys.argv[2]))
     _guard_forks(connection)
     serve(connection)

@@ -18,6 +18,7 @@ from spikerl_deploy.cli.common import Verbosity
 from spikerl_deploy.errors import SpikerlError
 
 DEBUG_VARIABLE = "SPIKERL_DEBUG"
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 app = typer.Typer(
     name="spikerl",
@@ -66,10 +67,12 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone; flush into nothing
         sys.exit(1)
+    if code == INTERRUPTED:  # Typer turns Ctrl-C into this code
+        print("interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -86,7 +89,7 @@ def _given_value(message: str) -> str:
 
 
 def _fail(message: str, hint: str | None, error: Exception) -> None:
-    if os.environ.get(DEBUG_VARIABLE):
+    if os.environ.get(DEBUG_VARIABLE) == "1":
         raise error
     print(f"Error: {message}", file=sys.stderr)
     if hint:

@@ -57,8 +57,10 @@ def install_backend(
     backend_class(name)
     if name not in INSTALLABLE:
         raise SpikerlError(f"backend '{name}' needs no installation of its own", "spikerl backends list")
-    from simulators.lava.install import install, installed_folder
+    from simulators.lava.install import check_wheel, install, installed_folder
 
+    if wheel is not None:
+        check_wheel(wheel)
     folder = installed_folder()
     if folder is not None:
         say(f"lava is installed in {folder}")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from spikerl_deploy.policy import Policy
 
 
+SOURCE_HINT = "give a run folder of spikerl train, a checkpoint (.pt) or a policy file (.nir)"
+
+
 class Format(StrEnum):
     """How a verb prints its result."""
 
@@ -71,18 +74,20 @@ def read_source(source: Path) -> tuple[Policy, Path]:
     Raises:
         SpikerlError: nothing there, or nothing that can be read.
     """
-    if source.is_dir():
+    try:
+        is_folder, exists = source.is_dir(), source.exists()
+    except OSError as error:
+        raise SpikerlError(f"cannot look at '{source}': {error.strerror}", SOURCE_HINT) from error
+    if is_folder:
         best = source / "checkpoints" / "best.pt"
         if not best.is_file():
             raise SpikerlError(
                 f"'{source}' is no run folder with a checkpoint (checkpoints/best.pt is missing)",
-                "give a run folder of spikerl train, a checkpoint (.pt) or a policy file (.nir)",
+                SOURCE_HINT,
             )
         source = best
-    if not source.exists():
-        raise SpikerlError(
-            f"nothing at '{source}'", "give a run folder of spikerl train, a checkpoint (.pt) or a policy file (.nir)"
-        )
+    if not is_folder and not exists:
+        raise SpikerlError(f"nothing at '{source}'", SOURCE_HINT)
     if source.suffix == ".pt":
         from training.checkpoint import policy_of
 

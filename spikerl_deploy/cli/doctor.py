@@ -79,6 +79,8 @@ def _mujoco() -> dict[str, Any]:
         import mujoco
     except ImportError as error:
         return _check("mujoco", False, str(error), "pip install 'gymnasium[mujoco]'")
+    except RuntimeError as error:  # MuJoCo refuses a value of MUJOCO_GL that it does not know
+        return _check("mujoco", False, " ".join(str(error).split()), "unset MUJOCO_GL")
     return _check("mujoco", True, f"mujoco {mujoco.__version__}, gymnasium {gymnasium.__version__}")
 
 
@@ -89,9 +91,12 @@ def _rendering() -> dict[str, Any]:
         "import gymnasium; e = gymnasium.make('InvertedPendulum-v5', render_mode='rgb_array');"
         "e.reset(seed=0); assert e.render().any()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    try:
+        ok = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        ok = False
     hint = "for videos: MUJOCO_GL=egl with a GPU, or MUJOCO_GL=osmesa with libosmesa6"
-    return _check("rendering", done.returncode == 0, f"MUJOCO_GL {gl}", hint)
+    return _check("rendering", ok, f"MUJOCO_GL {gl}", hint)
 
 
 def _backends() -> list[dict[str, Any]]:

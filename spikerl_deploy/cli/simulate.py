@@ -23,6 +23,16 @@ from spikerl_deploy.cli.common import (
 )
 from spikerl_deploy.errors import CheckFailed, SpikerlError
 
+REPORT, PICTURE = "report.json", "summary.png"
+# option of a backend -> flag and its default: a flag that no chosen backend takes is refused, not ignored
+BACKEND_FLAGS: dict[str, tuple[str, Any]] = {
+    "device": ("--device", "auto"),
+    "bf16": ("--bf16", False),
+    "timeout": ("--worker-timeout", 60.0),
+    "install": ("--no-install", True),
+    "wheel": ("--wheel", None),
+}
+
 if TYPE_CHECKING:
     from simulators.protocol import Backend
     from simulators.rollout import Rollout
@@ -59,26 +69,21 @@ def simulate(
     """Run a policy in closed loop on a backend, with the same seeds on a baseline."""
     from simulators.compare import report_document
     from simulators.plots import RASTER_STEPS, draw_summary
-    from simulators.registry import make_backend
     from simulators.rollout import rollout
-    from spikerl_deploy.files import refuse_overwrite, write_json
+    from spikerl_deploy.files import write_json
 
-    options = {
-        "timeout": worker_timeout, "install": not no_install, "wheel": wheel, "say": say,
-        "device": device, "bf16": bf16,
-    }  # fmt: skip
     if compare == backend:
         raise SpikerlError(f"--compare {compare} is the backend itself", "compare with torch, the policy as trained")
     if min_retention is not None and compare is None:
         raise SpikerlError("--min-retention needs a baseline", "add --compare torch")
-    backends = [make_backend(name, **options) for name in (backend, compare) if name is not None]
+    options = {
+        "device": device, "bf16": bf16, "timeout": worker_timeout, "install": not no_install, "wheel": wheel,
+    }  # fmt: skip
+    backends = _make_backends([name for name in (backend, compare) if name is not None], options)
     policy, env_id, control_step = _load(policy_file, env)
-    report = out / "report.json" if out is not None else None
-    if report is not None:
-        if out is not None and out.exists() and not out.is_dir():
-            raise SpikerlError(f"'{out}' is a file, a folder for the report was expected", "choose another -o")
-        for path in (report, report.with_name("summary.png")):
-            refuse_overwrite(path, force)
+    for one in backends:
+        one.check(policy)
+    report = _prepare_report(out, force, dry_run)
     seeds = range(seed, seed + episodes)
     if dry_run:
         _plan(policy, env_id, backends, seeds, parallel, report, output)
@@ -88,9 +93,6 @@ def simulate(
         with one.open(policy, min(parallel, episodes)) as session, _progress(one.name, episodes) as show:
             runs.append((one, rollout(session, policy, env_id, seeds, show, RASTER_STEPS)))
     document = report_document(policy, policy_file, env_id, control_step, runs)
-    if report is not None:
-        write_json(report, document, force)
-        draw_summary(document, runs[0][1], report.with_name("summary.png"), force)
     if output is Format.json:
         print_json(document)
     else:
@@ -98,8 +100,50 @@ def simulate(
 
         print_report(document)
     if report is not None:
+        write_json(report, document, force)
+        draw_summary(document, runs[0][1], report.with_name(PICTURE), force)
         say(f"report: {report}")
     _check_retention(document, min_retention)
+
+
+def _make_backends(names: list[str], options: dict[str, Any]) -> list[Backend]:
+    """The backends, with the options that each takes; one that was given and that none takes is refused."""
+    import inspect
+
+    from simulators.registry import backend_class
+
+    classes = [backend_class(name) for name in names]
+    accepted = [set(inspect.signature(cls).parameters) for cls in classes]
+    for option, (flag, default) in BACKEND_FLAGS.items():
+        if options[option] != default and not any(option in names for names in accepted):
+            raise SpikerlError(f"{flag} concerns none of the backends {', '.join(names)}", f"leave {flag} out")
+    given = {**options, "say": say}
+    return [
+        cls(**{key: value for key, value in given.items() if key in taken})
+        for cls, taken in zip(classes, accepted, strict=True)
+    ]
+
+
+def _prepare_report(out: Path | None, force: bool, dry_run: bool) -> Path | None:
+    """Path of report.json in a folder that is there and can be written, so that nothing fails after the episodes."""
+    import tempfile
+
+    from spikerl_deploy.files import refuse_overwrite
+
+    if out is None:
+        return None
+    if out.exists() and not out.is_dir():
+        raise SpikerlError(f"'{out}' is a file, a folder for the report was expected", "choose another -o")
+    for name in (REPORT, PICTURE):
+        refuse_overwrite(out / name, force)
+    if not dry_run:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=out):
+                pass
+        except OSError as error:
+            raise SpikerlError(f"cannot write report folder '{out}': {error.strerror}", "choose another -o") from error
+    return out / REPORT
 
 
 def _load(policy_file: Path, env: str | None) -> tuple[Policy, str, float | None]:

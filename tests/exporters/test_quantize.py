@@ -67,8 +67,17 @@ def test_a_layer_of_zeros_and_one_that_dwarfs_its_threshold() -> None:
     integers = quantize(silent, 8)[0].integers
     assert integers is not None
     assert not integers[0].weight.any()
-    with pytest.raises(SpikerlError, match="layer 0: weights up to 1e"):
+    with pytest.raises(SpikerlError, match=r"layer 0: threshold 0\.5 is too far from its weights"):
         quantize(Policy(layers=(SpikingLayer(np.full((3, 4), 1e6), np.zeros(3)),)), 8)
+    with pytest.raises(SpikerlError, match="layer 0: weights up to 1e-06 vanish beside its threshold"):
+        quantize(Policy(layers=(SpikingLayer(np.full((3, 4), 1e-6), np.zeros(3)),)), 8)
+    wide = quantize(Policy(layers=(SpikingLayer(np.full((3, 4), 1e4), np.zeros(3)),)), 8)[0]
+    assert wide.layers[0].v_threshold == pytest.approx(0.5)
+
+
+def test_a_voltage_that_hardly_leaks_keeps_leaking() -> None:
+    layer = SpikingLayer(np.ones((3, 4)), np.zeros(3), voltage_decay=0.99999)
+    assert 0.999 < quantize(Policy(layers=(layer,)), 8)[0].layers[0].voltage_decay < 1
 
 
 def exact_spikes(layers: tuple[IntegerLayer, ...], spikes: np.ndarray) -> list[np.ndarray]:

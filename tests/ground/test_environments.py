@@ -33,7 +33,7 @@ def test_sizes_and_limits_are_those_of_gymnasium(env_id: str) -> None:
     env.close()
 
 
-@pytest.mark.parametrize("env_id", ["Hopper", "Hopper-v99", "no/such-v1", "module:Thing-v0", ""])
+@pytest.mark.parametrize("env_id", ["Hopper", "Hopper-v99", "no/such-v1", "Ant-v3", "json:Thing-v0", ":", ""])
 def test_an_id_that_cannot_be_made_is_refused_in_one_line(env_id: str) -> None:
     with pytest.raises(SpikerlError) as caught:
         make_environment(env_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(SpikerlError, match="cannot write"):
         write_text(tmp_path / "file" / "x.txt", "text")
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(SpikerlError, match="no regular file"):
+        write_text(tmp_path / "fifo", "text", force=True)
 
 
 def test_json_refuses_nan(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import ROOT, run_cli
 
 PACKAGES = ("spikerl_deploy", "training", "exporters", "simulators")
 MAY_IMPORT = {
@@ -72,3 +72,6 @@ def test_a_shadowing_folder_is_named(tmp_path: Path, name: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert f"'{name}' is shadowed by {shadow}" in done.stderr.splitlines()[-1]
+    command = run_cli("--help", PYTHONPATH=str(tmp_path))
+    assert command.returncode == 2
+    assert [line.split(":")[0] for line in command.stderr.splitlines()] == ["Error", "Hint"]

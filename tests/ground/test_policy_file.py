@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import naive_core, quantized_policy, random_policy, random_spikes
+from support import naive_core, quantized_policy, random_layers, random_policy, random_spikes
 
 from exporters.quantize import quantize
 from simulators.torch_backend import TorchBackend
@@ -158,6 +158,8 @@ def test_missing_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None
         ("metadata/time_steps", 7, "content hash differs"),
         ("metadata/env_id", "Ant-v5", "content hash differs"),
         ("metadata/spikerl.version", 99, "policy version 99"),
+        ("metadata/spikerl.version", "abc", "broken metadata"),
+        ("metadata/spikerl.format", [1, 2], "broken metadata|is not 'spikerl-policy'"),
         ("metadata/encoder.coding", "latency", "coding 'latency'"),
         ("metadata/provenance", "{", "broken metadata"),
         ("metadata/layer.0.v_threshold", 0.6, "its NIR node says 0.5"),
@@ -171,6 +173,29 @@ def test_a_changed_file_is_noticed(tmp_path: Path, key: str, value: Any, message
         file["node"][key] = value
     with pytest.raises(SpikerlError, match=message):
         load_policy(path)
+
+
+@pytest.mark.parametrize("v_threshold", [1e-3, 0.3, 50.0, 100.0, 12345.6])
+def test_any_threshold_comes_back(tmp_path: Path, v_threshold: float) -> None:
+    policy = replace(random_policy(), layers=random_layers(np.random.default_rng(0), (40, 10), v_threshold=v_threshold))
+    save_policy(policy, tmp_path / "p.nir")
+    assert_identical(load_policy(tmp_path / "p.nir"), policy)
+
+
+@pytest.mark.parametrize(("dt", "message"), [(0.0, "dt 0.0 s"), (float("nan"), "dt nan s"), ("abc", "broken metadata")])
+def test_a_core_that_states_a_broken_time_step_is_refused(dt: Any, message: str) -> None:
+    graph = policy_to_graph(random_policy())
+    graph.metadata = {"dt": dt}
+    with pytest.raises(SpikerlError, match=message):
+        policy_from_graph(graph, "graph")
+
+
+def test_a_core_keeps_the_time_step_that_it_states() -> None:
+    graph = policy_to_graph(replace(random_policy(), dt=1e-3))
+    graph.metadata = {"dt": 1e-3}
+    core = policy_from_graph(graph, "graph")
+    assert core.dt == 1e-3
+    np.testing.assert_array_equal(core.layers[0].weight, random_policy().layers[0].weight)
 
 
 def test_a_flipped_weight_is_noticed(tmp_path: Path) -> None:

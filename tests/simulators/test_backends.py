@@ -105,7 +105,7 @@ def test_options_reach_the_backends_that_take_them() -> None:
     assert isinstance(torch_backend, TorchBackend)
     assert torch_backend.bf16
     assert lava.timeout == 5.0  # type: ignore[attr-defined]
-    for bad in ({"device": "tpu"}, {"timeout": 0.0}):
+    for bad in ({"device": "tpu"}, {"timeout": 0.0}, {"timeout": float("inf")}):
         with pytest.raises(SpikerlError):
             make_backend("torch" if "device" in bad else "lava", **bad)
 

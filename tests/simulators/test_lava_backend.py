@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_lava_and_fixed_agree_on_every_spike(
 ) -> None:
     rng = np.random.default_rng(sum(sizes))
     policy = integer_policy(
-        [random_integer_layer(rng, a, b, **fields) for a, b in zip(sizes[:-1], sizes[1:], strict=True)], time_steps
+        [random_integer_layer(rng, a, b, **fields) for a, b in itertools.pairwise(sizes)], time_steps
     )
     inputs = np.concatenate(
         [

@@ -73,15 +73,27 @@ def test_a_worker_that_hangs_is_ended_at_the_time_limit(session: LavaSession) ->
     assert caught.value.hint == "raise --worker-timeout"
 
 
-def test_a_killed_process_of_lava_itself_is_noticed_within_the_time_limit(session: LavaSession) -> None:
+def test_a_killed_process_of_lava_itself_is_noticed_soon(session: LavaSession) -> None:
     session.infer(SPIKES)
-    session.client.timeout = 3.0
     worker = psutil.Process(session.client.process.pid)
     lava = [child for child in worker.children() if "resource_tracker" not in " ".join(child.cmdline())]
     lava[-1].kill()
+    started = time.monotonic()
     with pytest.raises(SpikerlError, match="lava worker failed"):
         for _ in range(3):
             session.infer(SPIKES)
+    assert time.monotonic() - started < 5  # sooner than the time limit of 8 s
+
+
+def test_closing_a_worker_that_hangs_does_not_wait_for_the_time_limit(session: LavaSession) -> None:
+    session.client.timeout = 60.0
+    for process in group_members(session.client.process.pid):
+        process.suspend()
+    started = time.monotonic()
+    session.close()
+    assert time.monotonic() - started < 9
+    with pytest.raises(SpikerlError, match="session is closed"):
+        session.infer(SPIKES)
 
 
 def test_an_error_in_the_worker_is_quoted(lava_folder: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def test_rectangular_is_one_inside_its_half_width_and_zero_outside() -> None:
     ("name", "formula"),
     [
         ("fast_sigmoid", lambda d: 1 / (1 + 25 * abs(d)) ** 2),
+        ("triangular", lambda d: max(0.0, 1 - abs(d) / 0.5)),
         ("atan", lambda d: 1 / (1 + (math.pi * d) ** 2)),
         ("sigmoid", lambda d: 25 * math.exp(-25 * d) / (1 + math.exp(-25 * d)) ** 2),
     ],
@@ -56,7 +57,7 @@ def test_slope_is_never_negative_and_greatest_at_the_threshold(name: str) -> Non
     distance = torch.linspace(-3, 3, 601)
     slopes = slope(name, distance)
     assert (slopes >= 0).all()
-    assert slope(name, torch.zeros(1))[0] == slopes.max() > slopes[0]
+    assert slope(name, torch.zeros(1))[0] >= 0.9999 * slopes.max() > slopes[0]
 
 
 def test_every_surrogate_that_settings_offer_exists_and_no_other() -> None:

@@ -1,0 +1,47 @@
+"""The commands of the README run as they stand; only the run is shorter, by environment variables."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from support import ROOT
+
+SHORT = {"STEPS": "300", "EVAL_EPISODES": "2", "HIDDEN": "16", "CARBON": "false"}
+
+
+def test_the_three_words_run_as_the_readme_writes_them(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert [line.split()[1] for line in block.splitlines()] == ["train", "export", "simulate"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    short = {f"SPIKERL_TRAIN_{name}": value for name, value in SHORT.items()}
+    done = subprocess.run(
+        ["bash", "-euc", block],
+        cwd=tmp_path,
+        env=os.environ | short | {"PATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert set(report["backends"]) == {"lava", "torch"}
+    assert [len(entry["returns"]) for entry in report["backends"].values()] == [5, 5]
+
+
+def test_links_and_pictures_of_the_documents_exist() -> None:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_make_knows_the_targets_that_the_readme_names() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"(?:`|    |\* )make ([a-z-]+)", (ROOT / "README.md").read_text())):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -1,0 +1,165 @@
+"""Checkpoints: what comes back is what was saved, and nothing in a file is executed or trusted."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spikerl_deploy.errors import SpikerlError
+from training.actor import Spaces
+from training.checkpoint import FORMAT, VERSION, Progress, load_checkpoint, policy_of, save_checkpoint
+from training.normalizer import RunningNormalizer
+from training.settings import Settings
+from training.td3 import TD3
+
+CPU = torch.device("cpu")
+SPACES = Spaces(3, np.float32([-1, 0]), np.float32([1, 5]))
+SETTINGS = Settings(hidden=(9, 8), critic_hidden=(7,), population=4, env="Some-v0", observation_clip=2.0, time_steps=3)
+
+
+def save(path: Path) -> tuple[TD3, RunningNormalizer]:
+    torch.manual_seed(1)
+    agent = TD3(SPACES, SETTINGS, CPU)
+    normalizer = RunningNormalizer(3, SETTINGS.observation_clip, CPU)
+    for row in np.random.default_rng(0).normal(2, 3, (50, 3)):
+        normalizer.observe(row)
+    save_checkpoint(path, agent, normalizer, SPACES, SETTINGS, Progress(70, 20, 12.5))
+    return agent, normalizer
+
+
+def test_the_policy_of_a_checkpoint_is_that_of_the_actor_to_the_bit(tmp_path: Path) -> None:
+    agent, normalizer = save(tmp_path / "last.pt")
+    got, expected = policy_of(tmp_path / "last.pt"), agent.actor.to_policy(normalizer.snapshot(), "Some-v0")
+    assert got.sizes == expected.sizes == (12, 9, 8, 8)
+    assert (got.env_id, got.time_steps) == ("Some-v0", 3)
+    for mine, reference in zip(got.layers, expected.layers, strict=True):
+        np.testing.assert_array_equal(mine.weight, reference.weight)
+        np.testing.assert_array_equal(mine.bias, reference.bias)
+    for part in ("normalization", "encoder", "decoder"):
+        mine, reference = vars(getattr(got, part)), vars(getattr(expected, part))
+        for name, value in reference.items():
+            np.testing.assert_array_equal(mine[name], value)
+    assert got.provenance["progress"] == {"step": 70, "updates": 20, "eval_return": 12.5}
+    assert got.provenance["settings"]["population"] == 4
+
+
+def test_networks_optimizers_and_statistics_come_back(tmp_path: Path) -> None:
+    agent, normalizer = save(tmp_path / "last.pt")
+    document = load_checkpoint(tmp_path / "last.pt")
+    fresh = TD3(SPACES, SETTINGS, CPU)
+    for name in ("actor", "critic", "actor_target", "critic_target", "actor_optimizer", "critic_optimizer"):
+        getattr(fresh, name).load_state_dict(document["agent"][name])
+    for mine, reference in zip(fresh.critic.parameters(), agent.critic.parameters(), strict=True):
+        assert torch.equal(mine, reference)
+    np.testing.assert_array_equal(document["normalizer"]["mean"].numpy(), normalizer.mean)
+    assert document["normalizer"]["count"] == 50
+
+
+def test_a_file_truncated_anywhere_is_refused_with_its_name(tmp_path: Path) -> None:
+    save(tmp_path / "last.pt")
+    content = (tmp_path / "last.pt").read_bytes()
+    broken = tmp_path / "broken.pt"
+    for length in (0, 1, 4, 100, len(content) // 2, len(content) - 1):
+        broken.write_bytes(content[:length])
+        with pytest.raises(SpikerlError, match=r"broken\.pt"):
+            policy_of(broken)
+
+
+def test_a_damaged_pickle_is_refused_whatever_it_raises_inside(tmp_path: Path) -> None:
+    path = tmp_path / "broken.pt"
+    rng = np.random.default_rng(0)
+    good = np.frombuffer(pickle.dumps({"format": FORMAT, "version": VERSION, "agent": [1, "x"]}, 2), np.uint8)
+    for _ in range(300):
+        bad = good.copy()
+        bad[rng.integers(2, len(bad))] = rng.integers(256)
+        path.write_bytes(bad.tobytes())
+        with pytest.raises(SpikerlError, match=r"broken\.pt"):
+            policy_of(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.pt", tmp_path):
+        with pytest.raises(SpikerlError, match=path.name):
+            policy_of(path)
+
+
+@pytest.mark.parametrize(
+    "foreign", [{"weight": torch.zeros(3)}, [1, 2], torch.zeros(2), {"format": "other", "version": VERSION}, "text"]
+)
+def test_a_foreign_torch_file_is_refused(tmp_path: Path, foreign: object) -> None:
+    torch.save(foreign, tmp_path / "foreign.pt")
+    with pytest.raises(SpikerlError, match=r"foreign\.pt.*no spikerl checkpoint"):
+        policy_of(tmp_path / "foreign.pt")
+
+
+@pytest.mark.parametrize("version", [VERSION + 1, 0, None, "1"])
+def test_another_version_is_refused_and_named(tmp_path: Path, version: object) -> None:
+    save(tmp_path / "last.pt")
+    document = load_checkpoint(tmp_path / "last.pt") | {"version": version}
+    torch.save(document, tmp_path / "last.pt")
+    with pytest.raises(SpikerlError, match=f"version {version}"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize("part", ["settings", "spaces", "agent", "normalizer", "progress"])
+@pytest.mark.parametrize("value", [None, "nonsense", 3])
+def test_a_missing_or_misshapen_part_is_refused(tmp_path: Path, part: str, value: object) -> None:
+    path = tmp_path / "last.pt"
+    save(path)
+    document = load_checkpoint(path)
+    if value is None:
+        del document[part]
+    else:
+        document[part] = value
+    torch.save(document, path)
+    if part == "progress" and value is not None:
+        return  # told on, not interpreted
+    with pytest.raises(SpikerlError, match=r"last\.pt"):
+        policy_of(path)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "last.pt")
+    document = load_checkpoint(tmp_path / "last.pt")
+    document["agent"]["actor"]["layers.0.weight"] = torch.zeros(9, 13)
+    torch.save(document, tmp_path / "last.pt")
+    with pytest.raises(SpikerlError, match=r"layers\.0\.weight"):
+        policy_of(tmp_path / "last.pt")
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("container", ["torch", "pickle"])
+def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path: Path, container: str) -> None:
+    path, marker = tmp_path / "evil.pt", tmp_path / "executed"
+    document = {"format": FORMAT, "version": VERSION, "settings": Malicious(marker)}
+    if container == "torch":
+        torch.save(document, path)
+        torch.load(path, weights_only=False)
+    else:
+        path.write_bytes(pickle.dumps(document, 2))
+        pickle.loads(path.read_bytes())
+    assert marker.exists(), "the payload does not work, so the test would show nothing"
+    marker.unlink()
+    with pytest.raises(SpikerlError, match=r"evil\.pt"):
+        policy_of(path)
+    assert not marker.exists()
+
+
+def test_saving_replaces_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"old")
+    save(tmp_path / "last.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert policy_of(tmp_path / "last.pt").n_in == 12
