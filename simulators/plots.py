@@ -59,6 +59,8 @@ def _returns(axes: Axes, document: dict[str, Any]) -> None:
 
 
 def _operations(axes: Axes, document: dict[str, Any]) -> None:
+    from matplotlib.ticker import EngFormatter
+
     entries = list(document["backends"].items())
     width = 0.8 / (len(entries) + 1)
     step = entries[0][1]["per_control_step"]
@@ -68,10 +70,10 @@ def _operations(axes: Axes, document: dict[str, Any]) -> None:
         axes.bar(layers + index * width, values, width, color=_COLOURS[index], label=f"{name}: synaptic operations")
     dense = step["dense_multiply_accumulates"]
     axes.bar(layers + len(entries) * width, dense, width, color="#bbbbbb", label="dense: multiply-accumulates")
-    axes.set_yscale("log")
     axes.set_xticks(layers + width * len(entries) / 2, [f"layer {layer}" for layer in layers])
     axes.set(title="operations a control step (counted)", ylabel="operations")
-    axes.set_ylim(1, max(dense) * 50)
+    axes.set_ylim(0, max(dense) * 1.45)  # room for the legend above the bars
+    axes.yaxis.set_major_formatter(EngFormatter())
     axes.legend(loc="upper right", fontsize="small")
 
 
