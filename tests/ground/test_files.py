@@ -22,6 +22,15 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
 
 
+def test_a_reader_of_the_old_file_never_sees_the_new_content(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 def test_folders_are_made_and_rights_follow_the_umask(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "x.json"
     write_json(path, {"a": 1})

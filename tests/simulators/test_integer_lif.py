@@ -68,6 +68,34 @@ def test_the_threshold_itself_does_not_spike() -> None:
         assert spikes[:, 0, 0].tolist() == [False, True, False]
 
 
+def silent_voltage(drive: list[int], du: int, dv: int) -> int:
+    """Voltage after a drive that never spikes."""
+    u = v = 0
+    for accumulated in drive:
+        u = int(u * (4095 - du) / 4096) + accumulated * 64
+        v = int(v * (4096 - dv) / 4096) + u
+    return v
+
+
+def test_one_unit_of_the_state_decides() -> None:
+    """Thresholds put exactly at, and one 64th of a mantissa unit below, a voltage that truncation led to."""
+    rng = np.random.default_rng(0)
+    cases = {0: 0, 1: 0}
+    for _ in range(6_000):
+        du, dv = (int(x) for x in rng.integers(0, 4096, 2))
+        drive = [int(x) for x in rng.integers(-400, 100, 3)] + [int(rng.integers(600, 900))]
+        voltage = silent_voltage(drive, du, dv)
+        if voltage < 2 * 64 * 100 or voltage % 64 > 1:
+            continue
+        layer = IntegerLayer(np.zeros((1, 1)), np.zeros(1), 0, du, dv, voltage // 64, 1.0)
+        assert scalar_neuron(drive, layer)[-1] == (voltage % 64 == 1)
+        for integrate, dtype in ((integrate_reference, np.int64), (integrate_bounded, np.float32)):
+            spikes = integrate(np.array(drive, dtype=dtype)[:, None, None], layer)
+            assert spikes[:, 0, 0].tolist() == scalar_neuron(drive, layer)
+        cases[voltage % 64] += 1
+    assert min(cases.values()) > 20
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 10_000),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from support import ROOT, quantized_policy, random_spikes
 
 from simulators.lava.backend import LavaBackend, LavaSession
-from simulators.lava.client import WorkerClient, group_members
+from simulators.lava.client import WorkerClient, _end, group_members
 from spikerl_deploy.errors import SpikerlError
 
 SPIKES = random_spikes(0, (1, 5, 40))
@@ -107,22 +109,40 @@ def test_another_protocol_version_is_refused(lava_folder: Path, monkeypatch: pyt
         WorkerClient(lava_folder, timeout=20)
 
 
+def test_shared_memory_goes_even_if_everything_is_killed_at_once(session: LavaSession) -> None:
+    """Python's own resource tracker included, which would have removed it."""
+    os.killpg(session.client.process.pid, signal.SIGKILL)
+    with pytest.raises(SpikerlError, match="lava worker failed"):
+        session.infer(SPIKES)
+
+
 ORPHAN = """
-import sys, time
+import sys, threading, time
 sys.path[:0] = ["tests"]
 from support import quantized_policy, random_spikes
 from simulators.lava.backend import LavaBackend
-session = LavaBackend().open(quantized_policy())
-session.infer(random_spikes(0, (1, 5, 40)))
+def work():
+    global session
+    session = LavaBackend().open(quantized_policy())
+    session.infer(random_spikes(0, (1, 5, 40)))
+if sys.argv[1] == "thread":
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    time.sleep(0.5)  # the thread is over; its worker is not
+    session.infer(random_spikes(0, (1, 5, 40)))
+else:
+    work()
 print(session.client.process.pid, flush=True)
 time.sleep(120)
 """
 
 
+@pytest.mark.parametrize("started_in", ["main", "thread"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_the_worker_dies_with_its_parent(lava_folder: Path, number: signal.Signals) -> None:
+def test_the_worker_dies_with_its_parent(lava_folder: Path, number: signal.Signals, started_in: str) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+        [sys.executable, "-c", ORPHAN, started_in], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
     )
     assert parent.stdout is not None
     group = int(parent.stdout.readline())
@@ -133,6 +153,18 @@ def test_the_worker_dies_with_its_parent(lava_folder: Path, number: signal.Signa
     while group_members(group) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert group_members(group) == []
+
+
+def test_a_process_that_ignores_every_request_to_end_is_killed() -> None:
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"
+    stubborn = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    assert stubborn.stdout is not None
+    stubborn.stdout.readline()
+    ours, theirs = socket.socketpair()
+    with theirs, tempfile.TemporaryFile() as log:
+        _end(stubborn, ours, log, set())
+    assert stubborn.returncode == -signal.SIGKILL
+    assert group_members(stubborn.pid) == []
 
 
 def test_the_worker_never_loads_torch(session: LavaSession) -> None:
