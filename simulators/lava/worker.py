@@ -38,6 +38,7 @@ def _die_with_parent(at_once: bool) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(PARENT_POLL_SECONDS)
+        os.killpg(os.getpgrp(), signal.SIGCONT)  # one that was stopped could not tidy up
         os.killpg(os.getpgrp(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

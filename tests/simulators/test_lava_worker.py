@@ -125,7 +125,7 @@ def work():
     global session
     session = LavaBackend().open(quantized_policy())
     session.infer(random_spikes(0, (1, 5, 40)))
-if sys.argv[1] == "thread":
+if sys.argv[1] != "main":
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
@@ -133,12 +133,18 @@ if sys.argv[1] == "thread":
     session.infer(random_spikes(0, (1, 5, 40)))
 else:
     work()
+if sys.argv[1] == "hung":  # the worker waits for a Lava that stands still, and does not see its parent go
+    import psutil
+    for child in psutil.Process(session.client.process.pid).children():
+        child.suspend()
+    threading.Thread(target=session.infer, args=[random_spikes(0, (1, 5, 40))], daemon=True).start()
+    time.sleep(0.5)
 print(session.client.process.pid, flush=True)
 time.sleep(120)
 """
 
 
-@pytest.mark.parametrize("started_in", ["main", "thread"])
+@pytest.mark.parametrize("started_in", ["main", "thread", "hung"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_the_worker_dies_with_its_parent(lava_folder: Path, number: signal.Signals, started_in: str) -> None:
     parent = subprocess.Popen(
