@@ -31,8 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/spikerl train --env InvertedPendulum-v5 --steps 30000 --seed 0 --out $(DEMO)/run --force \
-	  --recipe inverted-pendulum
+	$(BIN)/spikerl train --recipe inverted-pendulum --seed 0 --out $(DEMO)/run --force
 	$(BIN)/spikerl export $(DEMO)/run --to nir --bits 8 -o $(DEMO)/policy.nir --force
 	$(BIN)/spikerl simulate $(DEMO)/policy.nir --backend lava --compare torch --episodes 5 --seed 0 \
 	  -o $(DEMO)/report --force

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from simulators.integer_lif import integrate_bounded, integrate_reference
-from simulators.protocol import Availability, Backend, Session, SpikeRecord, counts_of, require_integers
+from simulators.protocol import Availability, IntegerBackend, Session, SpikeRecord, counts_of
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.loihi import STATE_LIMIT, IntegerLayer, state_bound
 from spikerl_deploy.policy import Policy
@@ -41,10 +38,9 @@ class _Layer:
 class FixedSession(Session):
     """Layers run one after the other over all time steps, since none feeds back."""
 
-    def __init__(self, policy: Policy, batch: int) -> None:
+    def __init__(self, policy: Policy, layers: tuple[IntegerLayer, ...], batch: int) -> None:
         super().__init__(policy, batch)
-        assert policy.integers is not None
-        self.layers = [_Layer(layer, policy.time_steps) for layer in policy.integers]
+        self.layers = [_Layer(layer, policy.time_steps) for layer in layers]
 
     def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord:
         current, outputs = spikes.swapaxes(0, 1), []
@@ -54,26 +50,14 @@ class FixedSession(Session):
         return counts_of(tuple(outputs), rasters)
 
 
-class FixedBackend(Backend):
+class FixedBackend(IntegerBackend):
     """Integers in NumPy; agrees with `lava` on every spike."""
 
     name = "fixed"
     summary = "Loihi's integer arithmetic in NumPy, batched; bit-exact with lava"
-    exactness = "integer"
 
     def availability(self) -> Availability:
         return Availability(True, f"numpy {np.__version__}")
 
-    def runs(self, policy: Policy) -> str:
-        return f"{policy.bits}-bit integers"
-
-    def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
-        require_integers(policy, self.name)
-        return tuple(layer.weight for layer in policy.integers or ())
-
-    def check(self, policy: Policy) -> None:
-        require_integers(policy, self.name)
-
     def open(self, policy: Policy, batch: int = 1) -> FixedSession:
-        self.check(policy)
-        return FixedSession(policy, batch)
+        return FixedSession(policy, self.integers(policy), batch)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.policy import Policy
 
 Exactness = Literal["integer", "float"]
@@ -119,17 +120,32 @@ class Backend(ABC):
         """
 
 
-def require_integers(policy: Policy, backend: str) -> None:
-    """Refuse a float policy.
+class IntegerBackend(Backend):
+    """A backend that runs a quantized policy's integers."""
 
-    Raises:
-        SpikerlError: the policy is not quantized.
-    """
-    if policy.integers is None:
-        raise SpikerlError(
-            f"backend '{backend}' runs integers, the policy holds floats only",
-            "quantize it: spikerl export POLICY --to nir --bits 8 -o quantized.nir",
-        )
+    exactness = "integer"
+
+    def runs(self, policy: Policy) -> str:
+        return f"{policy.bits}-bit integers"
+
+    def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
+        return tuple(layer.weight for layer in self.integers(policy))
+
+    def check(self, policy: Policy) -> None:
+        self.integers(policy)
+
+    def integers(self, policy: Policy) -> tuple[IntegerLayer, ...]:
+        """The policy's integer layers.
+
+        Raises:
+            SpikerlError: the policy is not quantized.
+        """
+        if policy.integers is None:
+            raise SpikerlError(
+                f"backend '{self.name}' runs integers, the policy holds floats only",
+                "quantize it: spikerl export POLICY --to nir --bits 8 -o quantized.nir",
+            )
+        return policy.integers
 
 
 def counts_of(rasters: tuple[Spikes, ...], keep: bool) -> SpikeRecord:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from simulators.protocol import Backend
-from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.plugins import load_plugin, plugin_names
 
 ENTRY_POINT_GROUP = "spikerl.backends"
 BUILT_IN = {
@@ -20,7 +19,7 @@ BUILT_IN = {
 
 def backend_names() -> list[str]:
     """Names of all registered backends; loads none of them."""
-    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    return plugin_names(ENTRY_POINT_GROUP, BUILT_IN)
 
 
 def backend_class(name: str) -> type[Backend]:
@@ -29,25 +28,20 @@ def backend_class(name: str) -> type[Backend]:
     Raises:
         SpikerlError: no such name, or the distribution that registers it is broken.
     """
-    if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
-        found = getattr(import_module(module), attribute)
-    else:
-        points = entry_points(group=ENTRY_POINT_GROUP, name=name)
-        if not points:
-            raise unknown("backend", name, backend_names(), "spikerl backends list")
-        point = next(iter(points))
-        try:
-            found = point.load()
-        except (ImportError, AttributeError) as error:
-            raise SpikerlError(f"backend '{name}' cannot be loaded from '{point.value}': {error}") from error
+    found = load_plugin("backend", name, ENTRY_POINT_GROUP, BUILT_IN, "spikerl backends list")
     if not (isinstance(found, type) and issubclass(found, Backend)):
-        raise SpikerlError(f"backend '{name}' is no simulators.protocol.Backend but {found!r}")
+        raise SpikerlError(
+            f"backend '{name}' is no simulators.protocol.Backend but {found!r}", "tell the makers of its package"
+        )
     return found
 
 
+def backend_options(name: str) -> set[str]:
+    """Names of the options that a backend takes."""
+    return set(inspect.signature(backend_class(name)).parameters)
+
+
 def make_backend(name: str, **options: Any) -> Backend:
-    """Backend by name; options that this one does not take are dropped."""
-    cls = backend_class(name)
-    accepted = inspect.signature(cls).parameters
-    return cls(**{key: value for key, value in options.items() if key in accepted})
+    """Backend by name; options that this one does not take are left out, so that one set serves several."""
+    taken = backend_options(name)
+    return backend_class(name)(**{key: value for key, value in options.items() if key in taken})

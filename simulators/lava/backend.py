@@ -6,9 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from simulators.lava.client import DEFAULT_TIMEOUT, MAX_TIMEOUT, WorkerClient
 from simulators.lava.install import (
@@ -20,23 +17,24 @@ from simulators.lava.install import (
     not_installed,
 )
 from simulators.lava.wire import Arrays
-from simulators.protocol import Availability, Backend, Session, SpikeRecord, counts_of, require_integers
+from simulators.protocol import Availability, IntegerBackend, Session, SpikeRecord, counts_of
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.loihi import ALWAYS_ON_THRESHOLD_MAX
+from spikerl_deploy.loihi import ALWAYS_ON_THRESHOLD_MAX, IntegerLayer
 from spikerl_deploy.policy import Policy
 
 
 class LavaSession(Session):
     """A worker process that runs the policy's network; closing ends it."""
 
-    def __init__(self, policy: Policy, batch: int, folder: Path, timeout: float) -> None:
+    def __init__(
+        self, policy: Policy, integers: tuple[IntegerLayer, ...], batch: int, folder: Path, timeout: float
+    ) -> None:
         super().__init__(policy, batch)
-        assert policy.integers is not None
         self.client = WorkerClient(folder, timeout)
         arrays: Arrays = {}
         layers = []
-        for index, layer in enumerate(policy.integers):
+        for index, layer in enumerate(integers):
             scalars = {key: value for key, value in asdict(layer).items() if key not in ("weight", "bias")}
             layers.append(scalars)
             arrays |= {f"weight{index}": layer.weight, f"bias{index}": layer.bias}
@@ -52,7 +50,7 @@ class LavaSession(Session):
         self.client.close()
 
 
-class LavaBackend(Backend):
+class LavaBackend(IntegerBackend):
     """Stock Lava processes, bit-accurate models.
 
     Args:
@@ -63,7 +61,6 @@ class LavaBackend(Backend):
 
     name = "lava"
     summary = "stock Lava processes with bit-accurate models, on Lava's CPU simulator"
-    exactness = "integer"
 
     def __init__(
         self,
@@ -86,16 +83,8 @@ class LavaBackend(Backend):
             return Availability(False, f"lava-nc {LAVA_VERSION} is not installed", INSTALL_HINT)
         return Availability(True, f"lava-nc {LAVA_VERSION}")
 
-    def runs(self, policy: Policy) -> str:
-        return f"{policy.bits}-bit integers"
-
-    def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
-        require_integers(policy, self.name)
-        return tuple(layer.weight for layer in policy.integers or ())
-
     def check(self, policy: Policy) -> None:
-        require_integers(policy, self.name)
-        for index, layer in enumerate(policy.integers or ()):
+        for index, layer in enumerate(self.integers(policy)):
             if layer.vth > ALWAYS_ON_THRESHOLD_MAX:
                 raise SpikerlError(
                     f"layer {index}: threshold {layer.vth} exceeds {ALWAYS_ON_THRESHOLD_MAX}, above which no neuron "
@@ -110,4 +99,4 @@ class LavaBackend(Backend):
     def open(self, policy: Policy, batch: int = 1) -> LavaSession:
         self.check(policy)
         folder = ensure_installed(self.install, self.wheel, self.say)
-        return LavaSession(policy, batch, folder, self.timeout)
+        return LavaSession(policy, self.integers(policy), batch, folder, self.timeout)

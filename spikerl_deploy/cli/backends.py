@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,21 +17,9 @@ INSTALLABLE = ("lava",)
 @app.command("list")
 def list_backends(output: FormatOption = Format.human) -> None:
     """List every backend, whether it can run here, and how to mend it if not."""
-    from simulators.registry import backend_class, backend_names, make_backend
+    from simulators.registry import backend_names
 
-    rows = []
-    for name in backend_names():
-        cls, state = backend_class(name), make_backend(name).availability()
-        rows.append(
-            {
-                "name": name,
-                "summary": cls.summary,
-                "exactness": cls.exactness,
-                "ready": state.ready,
-                "detail": state.detail,
-                "hint": state.hint,
-            }
-        )
+    rows = [_row(name) for name in backend_names()]
     if output is Format.json:
         print_json({"schema": "spikerl.backends/1", "backends": rows})
         return
@@ -44,6 +32,31 @@ def list_backends(output: FormatOption = Format.human) -> None:
             str(row["name"]), "yes" if row["ready"] else "no", f"{row['summary']} ({row['exactness']})", str(here)
         )
     console().print(table)
+
+
+def _row(name: str) -> dict[str, Any]:
+    """What there is to say of a backend; one that cannot be loaded does not hide the others."""
+    from simulators.registry import backend_class, make_backend
+
+    try:
+        cls, state = backend_class(name), make_backend(name).availability()
+    except SpikerlError as error:
+        return {
+            "name": name,
+            "summary": "",
+            "exactness": "",
+            "ready": False,
+            "detail": error.message,
+            "hint": error.hint,
+        }
+    return {
+        "name": name,
+        "summary": cls.summary,
+        "exactness": cls.exactness,
+        "ready": state.ready,
+        "detail": state.detail,
+        "hint": state.hint,
+    }
 
 
 @app.command("install")

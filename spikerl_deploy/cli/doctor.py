@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from spikerl_deploy.cli.common import Format, FormatOption, console, print_json
+from spikerl_deploy.errors import SpikerlError
 
 
 def doctor(
@@ -104,6 +105,10 @@ def _backends() -> list[dict[str, Any]]:
 
     checks = []
     for name in backend_names():
-        state = make_backend(name).availability()
-        checks.append(_check(f"backend {name}", state.ready, state.detail, state.hint))
+        try:
+            state = make_backend(name).availability()
+        except SpikerlError as error:
+            checks.append(_check(f"backend {name}", False, error.message, error.hint))
+        else:
+            checks.append(_check(f"backend {name}", state.ready, state.detail, state.hint))
     return checks

@@ -108,20 +108,13 @@ def simulate(
 
 def _make_backends(names: list[str], options: dict[str, Any]) -> list[Backend]:
     """The backends, with the options that each takes; one that was given and that none takes is refused."""
-    import inspect
+    from simulators.registry import backend_options, make_backend
 
-    from simulators.registry import backend_class
-
-    classes = [backend_class(name) for name in names]
-    accepted = [set(inspect.signature(cls).parameters) for cls in classes]
+    taken = set().union(*(backend_options(name) for name in names))
     for option, (flag, default) in BACKEND_FLAGS.items():
-        if options[option] != default and not any(option in names for names in accepted):
+        if options[option] != default and option not in taken:
             raise SpikerlError(f"{flag} concerns none of the backends {', '.join(names)}", f"leave {flag} out")
-    given = {**options, "say": say}
-    return [
-        cls(**{key: value for key, value in given.items() if key in taken})
-        for cls, taken in zip(classes, accepted, strict=True)
-    ]
+    return [make_backend(name, **options, say=say) for name in names]
 
 
 def _prepare_report(out: Path | None, force: bool, dry_run: bool) -> Path | None:
