@@ -14,7 +14,7 @@ help:
 	@echo "make test     the whole test suite, Lava included"
 	@echo "make install  .venv with everything; then: . .venv/bin/activate && spikerl --help"
 	@echo "make lint     ruff and mypy"
-	@echo "make bench    timings of every backend and of the trainer, as JSON in benchmarks/results"
+	@echo "make bench    timings of every backend, as JSON in benchmarks/results"
 
 install: $(READY)
 
