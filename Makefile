@@ -56,6 +56,8 @@ double-pendulum: $(READY)
 	$(BIN)/spikerl export out/double-pendulum/run --to nir --bits 8 -o out/double-pendulum/policy.nir --force
 	$(BIN)/spikerl simulate out/double-pendulum/policy.nir --backend lava --compare torch --episodes 5 --seed 0 \
 	  -o out/double-pendulum/report --force
+	$(BIN)/spikerl simulate out/double-pendulum/policy.nir --backend fixed --compare torch --episodes 100 --seed 0 \
+	  --parallel 50 -o out/double-pendulum/report-100 --force
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
