@@ -22,7 +22,8 @@ class _Layer:
         dtype = np.float32 if largest < FLOAT32_INTEGERS else np.float64
         self.weight = np.ascontiguousarray(layer.weight.T, dtype=dtype)
         self.bias = layer.bias.astype(dtype)
-        self.bounded = layer.weight_exp >= 0 and max(state_bound(layer, time_steps)) < STATE_LIMIT
+        u_bound, v_bound = state_bound(layer, time_steps)
+        self.bounded, self.clips = layer.weight_exp >= 0 and u_bound < STATE_LIMIT, v_bound >= STATE_LIMIT
 
     def __call__(self, spikes: Spikes) -> Spikes:
         """Spikes [T, B, n_out] for input spikes [T, B, n_in]."""
@@ -31,7 +32,7 @@ class _Layer:
         accumulated += self.bias
         accumulated = accumulated.reshape(t, b, -1)
         if self.bounded:
-            return integrate_bounded(accumulated, self.layer)
+            return integrate_bounded(accumulated, self.layer, self.clips)
         return integrate_reference(accumulated.astype(np.int64), self.layer)
 
 

@@ -1,7 +1,7 @@
 """Loihi's integer LIF over a sequence of time steps, bit by bit as Lava's fixed-point models compute it.
 
 Two forms: `integrate_reference` follows the width of every intermediate, overflow included;
-`integrate_bounded` gives the same spikes several times faster where the state provably cannot overflow.
+`integrate_bounded` gives the same spikes several times faster where the current provably cannot wrap.
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ def _decay(state: NDArray[np.int32], code: int) -> NDArray[np.int32]:
     return kept
 
 
-def integrate_bounded(accumulated: NDArray[np.float32], layer: IntegerLayer) -> Spikes:
-    """As `integrate_reference`, for a layer whose `state_bound` is below 2^23 and weight_exp is not negative.
+def integrate_bounded(accumulated: NDArray[np.float32], layer: IntegerLayer, clips: bool = False) -> Spikes:
+    """As `integrate_reference`, for a layer whose current cannot reach 2^23 and whose weight_exp is not negative.
 
     A state of 24 bits times a 12-bit decay fits float64's 53 bits, so product, truncation towards zero and
     sum are exact, and take one operation each.
+
+    Args:
+        clips: whether the voltage can reach 2^23, where it clips.
     """
     keep_u, keep_v = kept_fractions(layer.du, layer.dv)
     threshold = float(layer.vth << STATE_SHIFT)
@@ -64,5 +67,7 @@ def integrate_bounded(accumulated: NDArray[np.float32], layer: IntegerLayer) -> 
         v *= keep_v
         np.trunc(v, out=v)
         v += u
+        if clips:
+            np.clip(v, 1 - STATE_LIMIT, STATE_LIMIT - 1, out=v)
         np.greater(v, threshold, out=spikes[t])
     return spikes

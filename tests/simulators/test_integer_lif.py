@@ -96,6 +96,18 @@ def test_one_unit_of_the_state_decides() -> None:
     assert min(cases.values()) > 20
 
 
+def test_a_voltage_that_clips_recovers_alike_in_both_forms() -> None:
+    """Strong inhibition for four steps, then excitation: unclipped, the neuron would still be silent."""
+    layer = IntegerLayer(np.zeros((1, 1)), np.zeros(1), 0, 4095, 1, 1, 1.0)  # no current kept, hardly any leak
+    drive = [-120_000] * 4 + [120_000, 12_000]
+    expected = scalar_neuron(drive, layer)
+    assert expected == [False] * 5 + [True]
+    for clips in (True, False):
+        spikes = integrate_bounded(np.array(drive, dtype=np.float32)[:, None, None], layer, clips)
+        assert (spikes[:, 0, 0].tolist() == expected) is clips
+    assert integrate_reference(np.array(drive, dtype=np.int64)[:, None, None], layer)[:, 0, 0].tolist() == expected
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -112,7 +124,8 @@ def test_the_fast_form_equals_the_reference_within_its_bound(
     weight = 2 * rng.integers(-127, 127, (6, 20))
     layer = IntegerLayer(weight, 2 * rng.integers(-127, 127, 6), weight_exp, du, dv, vth, 1.0)
     accumulated = (rng.random((time_steps, 3, 20)) < 0.5).astype(np.int64) @ weight.T + layer.bias
-    if max(state_bound(layer, time_steps)) >= STATE_LIMIT:
+    u_bound, v_bound = state_bound(layer, time_steps)
+    if u_bound >= STATE_LIMIT:
         return
-    fast = integrate_bounded(accumulated.astype(np.float32), layer)
+    fast = integrate_bounded(accumulated.astype(np.float32), layer, clips=v_bound >= STATE_LIMIT)
     np.testing.assert_array_equal(fast, integrate_reference(accumulated, layer))
