@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulators.protocol import Availability, Backend, Session, SpikeRecord, counts_of
 from spikerl_deploy.codec import Spikes
-from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.errors import unknown
 from spikerl_deploy.policy import Policy, SpikingLayer
 
 if TYPE_CHECKING:
@@ -80,15 +80,11 @@ class TorchBackend(Backend):
         return tuple(layer.weight for layer in executed_layers(policy))
 
     def check(self, policy: Policy) -> None:
-        self._device()
+        from training.device import choose_device
+
+        choose_device(self.device)
 
     def open(self, policy: Policy, batch: int = 1) -> TorchSession:
-        return TorchSession(policy, batch, self._device(), self.bf16)
+        from training.device import choose_device
 
-    def _device(self) -> torch.device:
-        import torch
-
-        available = torch.cuda.is_available()
-        if self.device == "cuda" and not available:
-            raise SpikerlError("device 'cuda' asked for, torch finds none", "use --device cpu, or see: spikerl doctor")
-        return torch.device("cuda" if self.device != "cpu" and available else "cpu")
+        return TorchSession(policy, batch, choose_device(self.device), self.bf16)

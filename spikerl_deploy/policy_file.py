@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nir
 import numpy as np
@@ -27,11 +27,15 @@ from spikerl_deploy.policy import (
     SpikingLayer,
 )
 
+Part = TypeVar("Part")
 FORMAT, VERSION = "spikerl-policy", 1
 EXPORT_HINT = "make a new one: spikerl export RUN --to nir -o policy.nir"
 DECAY_TOLERANCE = 2e-6  # float32 rounding of the time constants
 _DECAYS = ("current_decay", "voltage_decay")
 _LAYER_SCALARS = (*_DECAYS, "v_threshold")
+_NORMALIZATION = ("mean", "std", "clip")
+_ENCODER = ("mean", "std", "coding", "threshold")
+_DECODER = ("weight", "bias", "action_low", "action_high")
 _INTEGER_SCALARS = ("weight_exp", "du", "dv", "vth", "scale")
 # What reading a file that is broken, foreign or hostile can raise, from h5py, nir's own checks and ours.
 _READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, IndexError, RuntimeError)
@@ -118,9 +122,9 @@ def _metadata(policy: Policy) -> dict[str, Any]:
         data["env_id"] = policy.env_id
     if policy.bits is not None:
         data["bits"] = policy.bits
-    _put(data, "normalization", policy.normalization, ("mean", "std", "clip"))
-    _put(data, "encoder", policy.encoder, ("mean", "std", "coding", "threshold"))
-    _put(data, "decoder", policy.decoder, ("weight", "bias", "action_low", "action_high"))
+    _put(data, "normalization", policy.normalization, _NORMALIZATION)
+    _put(data, "encoder", policy.encoder, _ENCODER)
+    _put(data, "decoder", policy.decoder, _DECODER)
     for index, layer in enumerate(policy.integers or ()):
         data[f"integer.{index}.weight"] = layer.weight.astype(np.int16)
         data[f"integer.{index}.bias"] = layer.bias.astype(np.int16)
@@ -147,6 +151,11 @@ def _get(data: Mapping[str, Any], prefix: str, names: Sequence[str]) -> dict[str
     return {name: _plain(data[f"{prefix}.{name}"]) for name in names}
 
 
+def _part(kind: Callable[..., Part], data: Mapping[str, Any], prefix: str, names: Sequence[str]) -> Part | None:
+    """A part of the policy, or None where the file has not its first field."""
+    return kind(**_get(data, prefix, names)) if f"{prefix}.{names[0]}" in data else None
+
+
 def _plain(value: Any) -> Any:
     """NumPy scalars as Python's; arrays as they are."""
     return value.item() if isinstance(value, np.generic) else value
@@ -170,16 +179,13 @@ def _from_metadata(graph: nir.NIRGraph, data: Mapping[str, Any]) -> Policy:
         )  # fmt: skip
     if "trained.0.weight" in data:
         trained = tuple(SpikingLayer(**_get(data, f"trained.{i}", ("weight", "bias", *_LAYER_SCALARS))) for i in count)
-    encoder_names = ("mean", "std", "coding", "threshold")
-    decoder_names = ("weight", "bias", "action_low", "action_high")
-    normalization = _get(data, "normalization", ("mean", "std", "clip")) if "normalization.mean" in data else None
     return Policy(
         layers=layers,
         time_steps=int(data["time_steps"]),
         dt=dt,
-        normalization=Normalization(**normalization) if normalization else None,
-        encoder=PopulationEncoder(**_get(data, "encoder", encoder_names)) if "encoder.mean" in data else None,
-        decoder=PopulationDecoder(**_get(data, "decoder", decoder_names)) if "decoder.weight" in data else None,
+        normalization=_part(Normalization, data, "normalization", _NORMALIZATION),
+        encoder=_part(PopulationEncoder, data, "encoder", _ENCODER),
+        decoder=_part(PopulationDecoder, data, "decoder", _DECODER),
         env_id=data.get("env_id"),
         integers=integers,
         trained=trained,

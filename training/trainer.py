@@ -24,6 +24,7 @@ from spikerl_deploy.manifest import build_manifest
 from training.actor import Spaces
 from training.carbon import CarbonTracker
 from training.checkpoint import Progress, save_checkpoint
+from training.device import choose_device
 from training.evaluate import Evaluator
 from training.normalizer import RunningNormalizer
 from training.replay import Batch, ReplayBuffer
@@ -50,18 +51,6 @@ class Result:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in vars(self).items()
         }
-
-
-def choose_device(name: str) -> torch.device:
-    """Device by setting; `auto` takes CUDA where there is one.
-
-    Raises:
-        SpikerlError: CUDA was asked for and is not there.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise SpikerlError("device 'cuda' asked for, torch finds none", "use --device cpu, or see: spikerl doctor")
-    return torch.device("cuda" if name in ("auto", "cuda") and available else "cpu")
 
 
 def check_run_folder(out: Path, force: bool) -> None:
@@ -175,6 +164,7 @@ class Trainer:
         self._check_finite(0, observation, 0.0)
         self.env.action_space.seed(s.seed)
         self.normalizer.observe(observation)
+        self.normalizer.refresh()
         episode_return, losses = 0.0, {}  # type: float, dict[str, Tensor]
         for step in range(1, s.steps + 1):
             action = self._explore(observation) if step > s.start_steps else self.env.action_space.sample()
@@ -192,8 +182,8 @@ class Trainer:
                 self._check_finite(step, observation, 0.0)
                 self.normalizer.observe(observation)
                 episode_return = 0.0
+            self.normalizer.refresh()
             if step >= s.update_after and step % s.update_every == 0:
-                self.normalizer.refresh()
                 for _ in range(s.update_every):
                     losses |= self.agent.update(self._batch())
             if step % LOG_EVERY == 0 and losses:
@@ -211,7 +201,6 @@ class Trainer:
 
     def _explore(self, observation: np.ndarray) -> np.ndarray:
         raw = torch.from_numpy(observation.astype(np.float32)).to(self.device)
-        self.normalizer.refresh()
         action = self.agent.act(self.normalizer(raw).unsqueeze(0))[0].cpu().numpy()
         half_range = (self.spaces.action_high - self.spaces.action_low) / 2
         action = action + self.noise.normal(0.0, self.settings.explore_noise, action.shape) * half_range

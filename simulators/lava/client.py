@@ -65,7 +65,12 @@ class WorkerClient:
                 self._log.close()
                 raise SpikerlError(f"lava worker cannot be started: {error}", "spikerl doctor") from error
         self._finalizer = weakref.finalize(self, _end, self.process, self._connection, self._log, self._segments)
-        self._receive("hello", timeout, self._check_protocol)
+        protocol = self._receive("hello", timeout)[0].get("protocol")
+        if protocol != PROTOCOL_VERSION:
+            raise self._failure(
+                f"it speaks protocol {protocol}, this is {PROTOCOL_VERSION}",
+                "reinstall spikerl-deploy: two versions are mixed",
+            )
 
     def request(self, fields: dict[str, Any], answer: str, arrays: Arrays | None = None) -> Arrays:
         """Send a message and return the arrays of its answer.
@@ -103,7 +108,7 @@ class WorkerClient:
             raise self._failure(f"the connection broke ({error})") from error
         return self._receive(answer, timeout)[1]
 
-    def _receive(self, answer: str, timeout: float, check: Any = None) -> tuple[dict[str, Any], Arrays]:
+    def _receive(self, answer: str, timeout: float) -> tuple[dict[str, Any], Arrays]:
         deadline = time.monotonic() + timeout
         late = f"it did not answer within {timeout:g} s"
         try:
@@ -120,18 +125,9 @@ class WorkerClient:
             raise self._failure(late, "raise --worker-timeout") from None
         except (WireError, OSError) as error:
             raise self._failure(f"it died ({error})") from error
-        if check is not None:
-            check(fields)
         if fields.get("op") != answer:
             raise self._failure(f"it answered '{fields.get('op')}' where '{answer}' was expected")
         return fields, arrays
-
-    def _check_protocol(self, fields: dict[str, Any]) -> None:
-        if fields.get("protocol") != PROTOCOL_VERSION:
-            raise self._failure(
-                f"it speaks protocol {fields.get('protocol')}, this is {PROTOCOL_VERSION}",
-                "reinstall spikerl-deploy: two versions are mixed",
-            )
 
     def _failure(self, what: str, hint: str = "see what is here: spikerl doctor") -> SpikerlError:
         """Error that quotes the worker's last output; ends the worker."""

@@ -2,7 +2,7 @@
 
 Lava has dataclass fields whose default is an instance of one of its own dataclasses. Those define __eq__ and
 hence no __hash__, and since 3.11 `dataclasses` refuses unhashable defaults. Giving just those classes
-`object.__hash__` back, as they had it by identity before 3.11 mattered, is all that is needed.
+`object.__hash__` back is all that is needed.
 """
 
 from __future__ import annotations

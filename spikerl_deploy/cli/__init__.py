@@ -5,6 +5,7 @@ Importing it loads neither torch, gymnasium, matplotlib nor numpy, so that help 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -44,12 +45,15 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _globals(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print results and errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print more about what is done.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show log messages, such as MuJoCo's.")] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    Verbosity.quiet, Verbosity.verbose = quiet, verbose
+    Verbosity.quiet = quiet
+    if verbose:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("spikerl").setLevel(logging.DEBUG)
 
 
 def main() -> None:

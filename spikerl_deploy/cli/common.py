@@ -29,10 +29,9 @@ class Format(StrEnum):
 
 
 class Verbosity:
-    """Set by the global flags -q and -v."""
+    """Set by the global flag -q; -v raises the level of the `spikerl` logger."""
 
     quiet = False
-    verbose = False
 
 
 def say(text: str) -> None:

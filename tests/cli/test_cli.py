@@ -205,6 +205,12 @@ def test_quiet_leaves_results_only(policy: Path) -> None:
     assert "InvertedPendulum-v5" in done.stdout
 
 
+def test_verbose_shows_what_mujoco_says_of_a_model(policy: Path) -> None:
+    arguments = ("simulate", str(policy), "--backend", "fixed", "--env", "HalfCheetah-v5")
+    assert "MuJoCo: " not in run_cli(*arguments).stderr
+    assert "MuJoCo: " in run_cli("-v", *arguments).stderr
+
+
 def test_a_reader_that_goes_away_is_no_traceback(policy: Path) -> None:
     command = f"{Path(sys.executable).parent}/spikerl train --list-settings --format json | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
