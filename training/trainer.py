@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ LOG_EVERY = 1_000  # environment steps between records of the losses
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a run. `stopped` says why: `steps`, `stop_return` or `interrupted`."""
+    """Outcome of a run. `stopped` says why: `steps`, `stop_return`, `pruned` or `interrupted`."""
 
     steps: int
     seconds: float
@@ -119,8 +119,16 @@ def _interrupts() -> Iterator[list[int]]:
 class Trainer:
     """One run of TD3 from its settings to its folder."""
 
-    def __init__(self, settings: Settings, out: Path, force: bool = False, quiet: bool = False) -> None:
-        self.settings, self.out, self.quiet = settings, out, quiet
+    def __init__(
+        self,
+        settings: Settings,
+        out: Path,
+        force: bool = False,
+        quiet: bool = False,
+        on_evaluation: Callable[[int, float], bool] | None = None,
+    ) -> None:
+        """Args: `on_evaluation` gets step and mean return of each evaluation and answers whether to stop (`pruned`)."""
+        self.settings, self.out, self.quiet, self.on_evaluation = settings, out, quiet, on_evaluation
         check_run_folder(out, force)
         self.device = choose_device(settings.device)
         self.env = make_environment(settings.env)
@@ -195,6 +203,9 @@ class Trainer:
                     return step, "interrupted"
                 if s.stop_return is not None and self.last_return is not None and self.last_return >= s.stop_return:
                     return step, "stop_return"
+                if self.on_evaluation is not None and self.last_return is not None:
+                    if self.on_evaluation(step, self.last_return):
+                        return step, "pruned"
             if step % 100 == 0 or step == s.steps:
                 log.progress(step, self.last_return)
         return s.steps, "steps"
