@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from spikerl_deploy._version import __version__
-from spikerl_deploy.cli import backends, doctor, export, inspect, simulate, train
+from spikerl_deploy.cli import backends, doctor, export, inspect, simulate, sweep, train
 from spikerl_deploy.cli.common import Verbosity
 from spikerl_deploy.errors import SpikerlError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("export")(export.export)
 app.command("simulate")(simulate.simulate)
 app.command("inspect")(inspect.inspect)
