@@ -33,7 +33,7 @@ class TorchSession(Session):
         from training.surrogate import make_surrogate
 
         super().__init__(policy, batch)
-        self._torch, self._lif, self._spike = torch, lif_sequence, make_surrogate("rectangular", 0.5)
+        self._torch, self._lif, self._slope = torch, lif_sequence, make_surrogate("rectangular", 0.5)
         self.device, self.bf16 = device, bf16
         self.layers = [
             (torch.tensor(layer.weight, device=device), torch.tensor(layer.bias, device=device), layer)
@@ -47,7 +47,7 @@ class TorchSession(Session):
             outputs = []
             for weight, bias, layer in self.layers:
                 drive = torch.nn.functional.linear(current, weight, bias)
-                current = self._lif(drive, layer.current_decay, layer.voltage_decay, layer.v_threshold, self._spike)
+                current = self._lif(drive, layer.current_decay, layer.voltage_decay, layer.v_threshold, self._slope)
                 outputs.append((current > 0).cpu().numpy().swapaxes(0, 1))
         return counts_of(tuple(outputs), rasters)
 

@@ -19,6 +19,7 @@ from spikerl_deploy.policy import (
 )
 from training.lif import lif_sequence
 from training.settings import Settings
+from training.stacked import Generators, linear, repeat, uniform
 from training.surrogate import make_surrogate
 
 ENCODER_THRESHOLD = 0.999  # PopSAN's accumulator level of regular coding
@@ -41,91 +42,100 @@ class Spaces:
 class PopulationEncoderModule(nn.Module):
     """Learned Gaussian receptive fields; straight-through gradient from spikes to activations."""
 
-    def __init__(self, obs_dim: int, settings: Settings) -> None:
+    def __init__(self, obs_dim: int, settings: Settings, seeds: int = 1) -> None:
         super().__init__()
         self.coding, self.time_steps = settings.coding, settings.time_steps
         centres = torch.linspace(-settings.encoder_range, settings.encoder_range, settings.population)
-        self.mean = nn.Parameter(centres.repeat(obs_dim, 1))
-        self.std = nn.Parameter(torch.full((obs_dim, settings.population), settings.encoder_std))
+        self.mean = repeat(centres.repeat(obs_dim, 1), seeds)
+        self.std = repeat(torch.full((obs_dim, settings.population), settings.encoder_std), seeds)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Normalised observations [B, obs_dim] to spikes [T, B, obs_dim * P]."""
-        std = self.std.clamp_min(MIN_ENCODER_STD)
-        activation = torch.exp(-0.5 * ((observation.unsqueeze(-1) - self.mean) / std).square()).flatten(1)
+        """Normalised observations [S, B, obs_dim] to spikes [S, T, B, obs_dim * P]."""
+        mean, std = self.mean.unsqueeze(1), self.std.clamp_min(MIN_ENCODER_STD).unsqueeze(1)
+        activation = torch.exp(-0.5 * ((observation.unsqueeze(-1) - mean) / std).square()).flatten(2)
         with torch.no_grad():
             spikes = self._spikes(activation)
         if not torch.is_grad_enabled():
             return spikes
-        return spikes + (activation - activation.detach())
+        return spikes + (activation - activation.detach()).unsqueeze(1)
 
     def _spikes(self, activation: Tensor) -> Tensor:
         if self.coding == "poisson":
-            return (torch.rand(self.time_steps, *activation.shape, device=activation.device) < activation).float()
-        accumulator = torch.zeros_like(activation)
-        spikes = torch.empty(self.time_steps, *activation.shape, device=activation.device)
-        for t in range(self.time_steps):
-            accumulator += activation
-            torch.gt(accumulator, ENCODER_THRESHOLD, out=spikes[t])
-            accumulator.sub_(spikes[t], alpha=ENCODER_THRESHOLD)
-        return spikes
+            seeds, *rest = activation.shape
+            draws = torch.rand(seeds, self.time_steps, *rest, device=activation.device)
+            return (draws < activation.unsqueeze(1)).to(activation.dtype)
+        accumulator, out = torch.zeros_like(activation), []
+        for _ in range(self.time_steps):
+            accumulator = accumulator + activation
+            spikes = (accumulator > ENCODER_THRESHOLD).to(activation.dtype)
+            accumulator = accumulator - ENCODER_THRESHOLD * spikes
+            out.append(spikes)
+        return torch.stack(out, dim=1)
 
 
 class SpikingActor(nn.Module):
-    """Population encoder, LIF layers run one after the other over all time steps, population decoder.
+    """Population encoder, LIF layers run one after the other over all time steps, population decoder; S seeds at once.
 
-    No layer feeds back to an earlier one, so each takes one matrix product over all T steps.
+    No layer feeds back to an earlier one, so each takes one matrix product over all T steps. Every parameter has a
+    leading axis of seeds; what a seed's actor computes does not depend on the others.
     """
 
-    def __init__(self, spaces: Spaces, settings: Settings) -> None:
+    def __init__(self, spaces: Spaces, settings: Settings, generators: Generators) -> None:
         super().__init__()
         self.settings, self.spaces = settings, spaces
-        self.encoder = PopulationEncoderModule(spaces.obs_dim, settings)
+        self.encoder = PopulationEncoderModule(spaces.obs_dim, settings, len(generators))
         sizes = [spaces.obs_dim * settings.population, *settings.hidden, spaces.act_dim * settings.population]
-        self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in itertools.pairwise(sizes))
-        bound = 1.0 / settings.population**0.5
-        self.decoder_weight = nn.Parameter(torch.empty(spaces.act_dim, settings.population).uniform_(-bound, bound))
-        self.decoder_bias = nn.Parameter(torch.empty(spaces.act_dim).uniform_(-bound, bound))
-        self.spike_function = make_surrogate(settings.surrogate, settings.surrogate_width)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for n_in, n_out in itertools.pairwise(sizes):
+            self.weights.append(uniform(generators, (n_in, n_out), n_in**-0.5))
+            self.biases.append(uniform(generators, (n_out,), n_in**-0.5))
+        bound = settings.population**-0.5
+        self.decoder_weight = uniform(generators, (spaces.act_dim, settings.population), bound)
+        self.decoder_bias = uniform(generators, (spaces.act_dim,), bound)
+        self.slope = make_surrogate(settings.surrogate, settings.surrogate_width)
         low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (spaces.action_low, spaces.action_high))
         self.register_buffer("action_middle", (high + low) / 2, persistent=False)
         self.register_buffer("action_half", (high - low) / 2, persistent=False)
 
     def core(self, spikes: Tensor) -> list[Tensor]:
-        """Spikes [T, B, n] of every layer for input spikes [T, B, n_in]."""
+        """Spikes [S, T, B, n] of every layer for input spikes [S, T, B, n_in]."""
         s, out = self.settings, []
-        for layer in self.layers:
-            current = layer(spikes)
-            spikes = lif_sequence(current, s.current_decay, s.voltage_decay, s.v_threshold, self.spike_function)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            current = linear(spikes.flatten(1, 2), weight, bias).unflatten(1, spikes.shape[1:3])
+            spikes = lif_sequence(current, s.current_decay, s.voltage_decay, s.v_threshold, self.slope)
             out.append(spikes)
         return out
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Actions [B, act_dim] in the environment's units for normalised observations [B, obs_dim]."""
+        """Actions [S, B, act_dim] in the environment's units for normalised observations [S, B, obs_dim]."""
         output = self.core(self.encoder(observation))[-1]
-        rates = output.mean(dim=0).unflatten(-1, self.decoder_weight.shape)
-        squashed = torch.tanh((rates * self.decoder_weight).sum(dim=-1) + self.decoder_bias)
+        rates = output.mean(dim=1).unflatten(-1, self.decoder_weight.shape[1:])
+        weighted = (rates * self.decoder_weight.unsqueeze(1)).sum(dim=-1)
+        squashed = torch.tanh(weighted + self.decoder_bias.unsqueeze(1))
         return self.action_middle + self.action_half * squashed  # type: ignore[operator]
 
-    def to_policy(self, normalization: Normalization, env_id: str) -> Policy:
-        """Framework-free copy of the actor."""
+    def to_policy(self, normalization: Normalization, env_id: str, index: int = 0) -> Policy:
+        """Framework-free copy of the actor of one seed, given by its place."""
         s = self.settings
         coding: Coding = "poisson" if s.coding == "poisson" else "regular"
         std = self.encoder.std.detach().clamp_min(MIN_ENCODER_STD)
         return Policy(
             layers=tuple(
-                SpikingLayer(_numpy(layer.weight), _numpy(layer.bias), s.current_decay, s.voltage_decay, s.v_threshold)
-                for layer in self.layers
+                SpikingLayer(
+                    _numpy(weight[index].T), _numpy(bias[index]), s.current_decay, s.voltage_decay, s.v_threshold
+                )
+                for weight, bias in zip(self.weights, self.biases, strict=True)
             ),
             time_steps=s.time_steps,
             normalization=normalization,
-            encoder=PopulationEncoder(_numpy(self.encoder.mean), _numpy(std), coding, ENCODER_THRESHOLD),
+            encoder=PopulationEncoder(_numpy(self.encoder.mean[index]), _numpy(std[index]), coding, ENCODER_THRESHOLD),
             decoder=PopulationDecoder(
-                _numpy(self.decoder_weight), _numpy(self.decoder_bias), self.spaces.action_low, self.spaces.action_high
+                *(_numpy(self.decoder_weight[index]), _numpy(self.decoder_bias[index])),
+                *(self.spaces.action_low, self.spaces.action_high),
             ),
             env_id=env_id,
         )
 
 
-def _numpy(tensor: Tensor | nn.Module) -> np.ndarray:
-    assert isinstance(tensor, Tensor)
-    return tensor.detach().float().cpu().numpy().copy()
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return np.array(tensor.detach().float().cpu().numpy(), order="C")

@@ -1,72 +1,291 @@
-"""Energy and carbon of a run, by CodeCarbon's offline tracker."""
+"""Energy and carbon of a run, by CodeCarbon's offline tracker, divided among the sections of the training loop."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
-import shutil
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from spikerl_deploy.errors import unknown
+from spikerl_deploy.errors import SpikerlError, unknown
 
+SCHEMA = "spikerl.emissions/1"
+SECTIONS = ("setup", "collecting", "updating", "evaluating")
 JOULES_PER_KWH = 3.6e6
+INTERVAL_S = 15.0  # between measurements; RAPL's counter wraps after minutes, so a run is no single interval
+UNSCHEDULED_S = 1e8  # CodeCarbon's own timer never fires: it takes no lock, so a flush beside it would count twice
+STALE_S = 0.06  # CodeCarbon skips a measurement that follows the last one by less than 50 ms
+DIVISION = (
+    f"the energy between two measurements, at most about {INTERVAL_S:.0f} s apart, goes to the sections by their share "
+    "of the wall time between them; power within such an interval is taken as even, so sections that alternate "
+    "faster than that get the same mean power"
+)
+
+
+@dataclass(frozen=True)
+class Component:
+    """Energy of a part of the machine, and the seconds during which it was metered or modelled."""
+
+    joule: float = 0.0
+    kind: str = "unmeasured"  # or measured, modelled
+    seconds: float = 0.0
+
+    def __add__(self, later: Component) -> Component:
+        kind = next(name for name in ("modelled", "measured", "unmeasured") if name in (self.kind, later.kind))
+        return Component(self.joule + later.joule, kind, self.seconds + later.seconds)
+
+
+def _no_sections() -> dict[str, float]:
+    return dict.fromkeys(SECTIONS, 0.0)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over a run, its resumptions included. `seconds` and `joule` are by section, `components` by part."""
+
+    seconds: Mapping[str, float] = field(default_factory=_no_sections)
+    joule: Mapping[str, float] = field(default_factory=_no_sections)
+    components: Mapping[str, Component] = field(default_factory=dict)
+    tracked_s: float = 0.0
+    untracked_s: float = 0.0
+    emissions_kg: float = 0.0
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def __add__(self, later: Totals) -> Totals:
+        names = {**self.components, **later.components}
+        return Totals(
+            {name: self.seconds[name] + later.seconds[name] for name in SECTIONS},
+            {name: self.joule[name] + later.joule[name] for name in SECTIONS},
+            {name: self.components.get(name, Component()) + later.components.get(name, Component()) for name in names},
+            self.tracked_s + later.tracked_s,
+            self.untracked_s + later.untracked_s,
+            self.emissions_kg + later.emissions_kg,
+            {**self.about, **later.about},
+        )
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Totals:
+        """What `CarbonTracker.totals` gave.
+
+        Raises:
+            SpikerlError: parts are missing or misshapen.
+        """
+        try:
+            components = {name: Component(**part) for name, part in stored["components"].items()}
+            totals = cls(**{**stored, "components": components})
+            return totals + cls()  # reads every part
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SpikerlError(f"the stored energy totals cannot be read: {error}", "train again") from error
+
+
+class SectionClock:
+    """Wall time by section; starts in `setup`."""
+
+    def __init__(self) -> None:
+        self._seconds = _no_sections()
+        self._lock = threading.Lock()  # held for a fraction of a microsecond; the other taker comes every 15 s
+        self._current, self._since = "setup", time.perf_counter()
+
+    def switch(self, section: str) -> None:
+        """Count the time from now on to a section."""
+        if section not in self._seconds:
+            raise ValueError(f"no section '{section}'")
+        with self._lock:
+            now = time.perf_counter()
+            self._seconds[self._current] += now - self._since
+            self._current, self._since = section, now
+
+    def read(self) -> dict[str, float]:
+        """Seconds of every section until now."""
+        with self._lock:
+            seconds = dict(self._seconds)
+            seconds[self._current] += time.perf_counter() - self._since
+        return seconds
+
+
+def divide(joule: float, seconds: Mapping[str, float]) -> dict[str, float]:
+    """Energy of an interval by section, in proportion to the seconds of each."""
+    whole = math.fsum(seconds.values())
+    return {name: joule * part / whole for name, part in seconds.items()}
+
+
+class _Latest:
+    """An output of CodeCarbon that keeps the figures of the last flush; there are no live ones, and no tasks."""
+
+    data: Any = None
+
+    def out(self, total: Any, delta: Any) -> None:
+        self.data = total
+
+    def exit(self) -> None: ...
 
 
 class CarbonTracker:
-    """Tracks the whole machine while a run lasts; inert if switched off.
+    """Tracks the whole machine while a run lasts; switched off, it keeps the time of the sections only.
 
     The offline tracker is used always: the online one, without a network, silently assumes a country.
     """
 
-    def __init__(self, enabled: bool, country: str) -> None:
-        self._tracker: Any = None
+    def __init__(self, enabled: bool, country: str, earlier: dict[str, Any] | None = None) -> None:
+        """Args: `earlier` are the totals of the same run before it was resumed, as `totals` gave them."""
         self.country = country
+        self._earlier = Totals.read(earlier) if earlier is not None else Totals()
+        self._document: dict[str, Any] | None = None
+        self._tracker: Any = None
+        self._latest, self._measuring, self._stopping = _Latest(), threading.Lock(), threading.Event()
+        self._joule, self._divided_s, self._divided_joule = _no_sections(), _no_sections(), 0.0
         if enabled:
-            from codecarbon import OfflineEmissionsTracker
+            self._tracker = _start_codecarbon(country, self._latest)
+        self._clock = SectionClock()
+        if enabled:
+            self._measure()  # the first one loads tables; later ones take about a millisecond
+            self._thread = threading.Thread(target=self._measure_at_intervals, name="spikerl-energy", daemon=True)
+            self._thread.start()
 
-            _check_country(country)
-            logging.getLogger("codecarbon").setLevel(logging.ERROR)
-            self._tracker = OfflineEmissionsTracker(
-                country_iso_code=country,
-                output_methods=[],
-                measure_power_secs=15,
-                log_level="error",
-                allow_multiple_runs=True,
-            )
-            self._tracker.start()
+    def section(self, name: str) -> None:
+        """Count time, and with it energy, from now on to one of `SECTIONS`. Costs under a microsecond."""
+        self._clock.switch(name)
+
+    def totals(self) -> dict[str, Any]:
+        """Sums over the run until now, for a checkpoint; takes a measurement, which costs about a millisecond."""
+        if self._tracker is not None:
+            self._measure()
+        return asdict(self._sum())
 
     def stop(self) -> dict[str, Any]:
-        """End tracking and return the figures, each with its unit and kind."""
-        if self._tracker is None:
-            return {"tracked": False}
-        self._tracker.stop()
-        data = self._tracker.final_emissions_data
-        gpu_meter = shutil.which("nvidia-smi") is not None
-        parts = {
-            "cpu": (data.cpu_energy, "measured" if _rapl_is_readable() else "modelled"),
-            "gpu": (data.gpu_energy, "measured" if gpu_meter and data.gpu_energy else "unmeasured"),
-            "ram": (data.ram_energy, "modelled"),
-        }
-        return {
-            "tracked": True,
-            "source": f"CodeCarbon {data.codecarbon_version}, offline",
-            "duration_s": data.duration,
-            "energy_joule": {
-                name: {"value": None if kind == "unmeasured" else kwh * JOULES_PER_KWH, "kind": kind}
-                for name, (kwh, kind) in parts.items()
-            },
-            "total_energy_joule": data.energy_consumed * JOULES_PER_KWH,
-            "emissions_kg_co2eq": data.emissions,
-            "emissions_kind": "modelled",
-            "country": self.country,
-            "cpu_model": data.cpu_model,
-            "gpu_model": data.gpu_model,
-        }
+        """End tracking and return the figures, each with its unit and kind; a second call returns the same."""
+        if self._document is None:
+            if self._tracker is not None:
+                self._stopping.set()
+                self._thread.join()
+                self._measure(last=True)
+            self._document = _document(self._sum())
+            self._tracker = None
+        return self._document
+
+    def _measure_at_intervals(self) -> None:
+        while not self._stopping.wait(INTERVAL_S):
+            self._measure()
+
+    def _measure(self, last: bool = False) -> None:
+        """Let CodeCarbon measure, and divide what was spent since the last time."""
+        with self._measuring:
+            if last:
+                time.sleep(STALE_S)  # so that the energy up to the end is in, however short the run was
+                self._tracker.stop()
+            else:
+                self._tracker.flush()
+            seconds, data = self._clock.read(), self._latest.data
+            joule = data.energy_consumed * JOULES_PER_KWH if data is not None else 0.0
+            spent = joule - self._divided_joule
+            if spent > 0:  # otherwise nothing new was measured, and the time waits for the next measurement
+                parts = divide(spent, {name: seconds[name] - self._divided_s[name] for name in SECTIONS})
+                self._joule = {name: self._joule[name] + parts[name] for name in SECTIONS}
+                self._divided_s, self._divided_joule = seconds, joule
+
+    def _sum(self) -> Totals:
+        with self._measuring:
+            data, seconds = self._latest.data, self._clock.read()
+            if data is None:
+                return self._earlier + Totals(seconds=seconds, untracked_s=math.fsum(seconds.values()))
+            about = {
+                "source": f"CodeCarbon {data.codecarbon_version}, offline",
+                "country": self.country,
+                "cpu_model": data.cpu_model or "",
+                "gpu_model": data.gpu_model or "",
+            }
+            parts, kg = _components(data), data.emissions
+            return self._earlier + Totals(seconds, self._joule, parts, data.duration, 0.0, kg, about)
 
 
-def _rapl_is_readable() -> bool:
-    """Whether the CPU's own energy counter can be read; where it cannot, CodeCarbon scales a constant by load."""
-    return os.access("/sys/class/powercap/intel-rapl:0/energy_uj", os.R_OK)
+def _start_codecarbon(country: str, output: _Latest) -> Any:
+    from codecarbon import OfflineEmissionsTracker
+
+    _check_country(country)
+    logging.getLogger("codecarbon").setLevel(logging.ERROR)
+    tracker = OfflineEmissionsTracker(
+        country_iso_code=country,
+        output_methods=[],
+        output_handlers=[output],
+        api_call_interval=-1,
+        measure_power_secs=UNSCHEDULED_S,
+        log_level="error",
+        allow_multiple_runs=True,
+    )
+    tracker.start()
+    return tracker
+
+
+def _components(data: Any) -> dict[str, Component]:
+    """Energy of the parts: without RAPL, CodeCarbon scales a constant by load; without a GPU's counter, it gives 0."""
+    rapl = os.access("/sys/class/powercap/intel-rapl:0/energy_uj", os.R_OK)
+    gpu = Component(data.gpu_energy * JOULES_PER_KWH, "measured", data.duration)
+    return {
+        "cpu": Component(data.cpu_energy * JOULES_PER_KWH, "measured" if rapl else "modelled", data.duration),
+        "gpu": gpu if gpu.joule else Component(),
+        "ram": Component(data.ram_energy * JOULES_PER_KWH, "modelled", data.duration),
+    }
+
+
+def _document(totals: Totals) -> dict[str, Any]:
+    """emissions.json, see docs/training-energy.md."""
+    total = math.fsum(totals.joule.values())
+    tracked = total > 0
+    sections = {
+        name: {
+            "seconds": totals.seconds[name],
+            "energy_joule": totals.joule[name] if tracked else None,
+            "kind": "modelled" if tracked else "unmeasured",
+            "share": totals.joule[name] / total if tracked else None,
+        }
+        for name in SECTIONS
+    }
+    if not tracked:
+        return {"schema": SCHEMA, "tracked": False, "sections": sections}
+    about, parts = totals.about, totals.components
+    modelled = any(part.kind == "modelled" for part in parts.values())
+    energy = {
+        name: {"value": part.joule if part.kind != "unmeasured" else None, "kind": part.kind, "seconds": part.seconds}
+        for name, part in parts.items()
+    }
+    return {
+        "schema": SCHEMA,
+        "tracked": True,
+        "source": about["source"],
+        "duration_s": totals.tracked_s,
+        "untracked_s": totals.untracked_s,
+        "energy_joule": energy,
+        "total_energy_joule": total,
+        "total_energy_kind": "modelled" if modelled else "measured",
+        "sections": sections,
+        "division": DIVISION,
+        "emissions_kg_co2eq": totals.emissions_kg,
+        "emissions_kind": "modelled",
+        "carbon_intensity": _carbon_intensity(totals.emissions_kg / total * JOULES_PER_KWH * 1e3, about["country"]),
+        "country": about["country"],
+        "cpu_model": about["cpu_model"],
+        "gpu_model": about["gpu_model"],
+    }
+
+
+def _energy_mix() -> dict[str, dict[str, Any]]:
+    from codecarbon.input import DataSource
+
+    mix: dict[str, dict[str, Any]] = DataSource().get_global_energy_mix_data()
+    return mix
+
+
+def _carbon_intensity(grams: float, country: str) -> dict[str, Any]:
+    """What CodeCarbon multiplied the energy by: the country's mean, unless its own configuration says otherwise."""
+    mix = _energy_mix().get(country, {})
+    source = "CodeCarbon, by the user's configuration of it or over several countries"
+    if math.isclose(grams, mix.get("carbon_intensity") or math.nan, rel_tol=1e-3):
+        source = f"CodeCarbon's global_energy_mix.json: mean of {country} in {mix['year']}"
+    return {"value": grams, "unit": "g CO2eq/kWh", "kind": "modelled", "source": source}
 
 
 def _check_country(code: str) -> None:
@@ -75,8 +294,6 @@ def _check_country(code: str) -> None:
     Raises:
         SpikerlError: the code is unknown.
     """
-    from codecarbon.input import DataSource
-
-    known = DataSource().get_global_energy_mix_data()
+    known = _energy_mix()
     if code not in known:
         raise unknown("country", code, known, "ISO 3166 alpha-3, such as --set country=FRA")

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run must keep to be exported or looked at, loaded without executing anything."""
+"""Checkpoints of a policy: what a run keeps to be exported or looked at, loaded without executing anything."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import atomic_path
 from spikerl_deploy.policy import Normalization, Policy
 from training.actor import Spaces, SpikingActor
-from training.normalizer import RunningNormalizer
 from training.settings import Settings
-from training.td3 import TD3
+from training.stacked import generators_of
 
-FORMAT, VERSION = "spikerl-checkpoint", 1
+FORMAT, VERSION = "spikerl-checkpoint", 2
 # What torch.load can raise on a file that is truncated, damaged, foreign or hostile.
 _READ_ERRORS = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),
@@ -39,9 +38,15 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, agent: TD3, normalizer: RunningNormalizer, spaces: Spaces, settings: Settings, progress: Progress
+    path: Path,
+    actor: SpikingActor,
+    normalization: Normalization,
+    settings: Settings,
+    progress: Progress,
+    index: int = 0,
 ) -> None:
-    """Write a checkpoint atomically: networks, targets, optimizers, normaliser, settings and counters."""
+    """Write one seed's policy atomically, the seed given by its place: actor, statistics, settings, counters."""
+    spaces = actor.spaces
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -52,13 +57,41 @@ def save_checkpoint(
             "action_high": torch.from_numpy(np.array(spaces.action_high)),
         },
         "progress": asdict(progress),
-        "normalizer": normalizer.state_dict() | {"std": torch.from_numpy(normalizer.std())},
-        "agent": agent.state_dict(),
+        "normalizer": {"mean": torch.tensor(normalization.mean), "std": torch.tensor(normalization.std)},
+        "actor": {name: value[index : index + 1].detach().cpu().clone() for name, value in actor.state_dict().items()},
     }
+    write_torch(path, document)
+
+
+def write_torch(path: Path, document: dict[str, Any]) -> None:
+    """Write a document atomically in torch's format."""
     buffer = io.BytesIO()
     torch.save(document, buffer)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def read_torch(path: Path, kind: str, version: int, hint: str) -> dict[str, Any]:
+    """Read a document of a kind and version without executing anything in it.
+
+    Raises:
+        SpikerlError: the file is truncated, of another kind or of another version.
+    """
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except _READ_ERRORS as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpikerlError(
+            f"'{path}' is not a checkpoint that can be read: {reason}", f"it may be truncated or foreign; {hint}"
+        ) from error
+    if not isinstance(document, dict) or document.get("format") != kind:
+        raise SpikerlError(f"'{path}' is a torch file, but no spikerl checkpoint", "give a run folder of spikerl train")
+    if document.get("version") != version:
+        raise SpikerlError(
+            f"'{path}' has checkpoint version {document.get('version')}, this is {version}",
+            "install the matching spikerl",
+        )
+    return document
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -69,21 +102,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise SpikerlError(f"no checkpoint at '{path}'", "train one: spikerl train --out RUN")
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except _READ_ERRORS as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpikerlError(
-            f"'{path}' is not a checkpoint that can be read: {reason}", "it may be truncated or foreign; train again"
-        ) from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise SpikerlError(f"'{path}' is a torch file, but no spikerl checkpoint", "give a run folder of spikerl train")
-    if document.get("version") != VERSION:
-        raise SpikerlError(
-            f"'{path}' has checkpoint version {document.get('version')}, this is {VERSION}",
-            "install the matching spikerl",
-        )
-    return document
+    return read_torch(path, FORMAT, VERSION, "train again")
 
 
 def policy_of(path: Path) -> Policy:
@@ -97,16 +116,11 @@ def policy_of(path: Path) -> Policy:
         stored, progress = json.loads(document["settings"]), dict(document["progress"])
         settings = Settings(**stored)
         spaces = document["spaces"]
-        actor = SpikingActor(
-            Spaces(spaces["obs_dim"], spaces["action_low"].numpy(), spaces["action_high"].numpy()), settings
-        )
-        actor.load_state_dict(document["agent"]["actor"])
+        shape = Spaces(spaces["obs_dim"], spaces["action_low"].numpy(), spaces["action_high"].numpy())
+        actor = SpikingActor(shape, settings, generators_of([0]))
+        actor.load_state_dict(document["actor"])
         moments = document["normalizer"]
-        normalization = Normalization(
-            moments["mean"].numpy().astype(np.float32),
-            moments["std"].numpy().astype(np.float32),
-            settings.observation_clip,
-        )
+        normalization = Normalization(moments["mean"].numpy(), moments["std"].numpy(), settings.observation_clip)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise SpikerlError(f"checkpoint '{path}' has missing or misshapen parts: {reason}", "train again") from error

@@ -1,45 +1,58 @@
-"""Evaluation of the actor during training, on environments and seeds of its own."""
+"""Evaluation of the actors during training, on environments and seeds of its own."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from spikerl_deploy.environments import make_environment
-from training.normalizer import RunningNormalizer
-from training.td3 import TD3
+from training.acting import Actions
+from training.distributed import Group
+from training.draws import EVALUATION, stream
 
 
 class Evaluator:
-    """Episodes side by side, without exploration, always from the same seeds; no step limit but the environment's."""
+    """Episodes side by side, without exploration, always from the same seeds; no step limit but the environment's.
 
-    def __init__(self, env_id: str, episodes: int, seed: int) -> None:
-        self.envs = [make_environment(env_id) for _ in range(episodes)]
-        self.seeds = [seed + index for index in range(episodes)]
+    Ranks share the episodes; all play the same policy, which is the one that is saved.
+    """
 
-    def __call__(self, agent: TD3, normalizer: RunningNormalizer) -> np.ndarray:
-        """Undiscounted returns [episodes] of the deterministic policy with the present statistics."""
-        normalizer.refresh()
-        with torch.random.fork_rng():  # Poisson coding draws the same at every evaluation, and nothing from training
-            torch.manual_seed(self.seeds[0])
-            return self._play(agent, normalizer)
+    def __init__(self, env_id: str, policies: int, episodes: int, seed: int, group: Group) -> None:
+        self._group, self._episodes = group, episodes
+        self._seeds = [seed + index for index in range(episodes)][group.rank :: group.size]
+        self._envs = [[make_environment(env_id) for _ in self._seeds] for _ in range(policies)]
 
-    def _play(self, agent: TD3, normalizer: RunningNormalizer) -> np.ndarray:
-        observations = np.stack([env.reset(seed=seed)[0] for env, seed in zip(self.envs, self.seeds, strict=True)])
-        returns = np.zeros(len(self.envs))
-        running = list(range(len(self.envs)))
-        while running:
-            raw = torch.from_numpy(observations[running].astype(np.float32)).to(agent.device)
-            actions = agent.act(normalizer(raw)).cpu().numpy()
-            still = []
-            for index, action in zip(running, actions, strict=True):
-                observations[index], reward, terminated, truncated, _ = self.envs[index].step(action)
-                returns[index] += float(reward)
-                if not (terminated or truncated):
-                    still.append(index)
-            running = still
+    def __call__(self, actions: Actions) -> np.ndarray:
+        """Undiscounted returns [S, episodes] of the deterministic policies with the present statistics."""
+        # Poisson coding draws the same at every evaluation, and nothing from training
+        generators = [stream(self._seeds[0] if self._seeds else 0, self._group.rank, EVALUATION) for _ in self._envs]
+        with torch.random.fork_rng():
+            torch.manual_seed(generators[0].integers(2**32))
+            mine = self._play(actions, generators) if self._seeds else np.zeros((len(self._envs), 0))
+        returns = np.empty((len(self._envs), self._episodes))
+        padded = np.zeros((len(self._envs), -(-self._episodes // self._group.size)))
+        padded[:, : mine.shape[1]] = mine
+        for rank, theirs in enumerate(self._group.exchange(padded.ravel())):
+            share = returns[:, rank :: self._group.size]
+            share[:] = theirs.reshape(padded.shape)[:, : share.shape[1]]
+        return returns
+
+    def _play(self, actions: Actions, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        first = [[env.reset(seed=seed)[0] for env, seed in zip(envs, self._seeds, strict=True)] for envs in self._envs]
+        observations = np.array(first, np.float64)
+        returns, running = np.zeros(observations.shape[:2]), np.ones(observations.shape[:2], bool)
+        while running.any():
+            columns = np.flatnonzero(running.any(axis=0))
+            chosen = actions(observations[:, columns], generators)
+            for policy, column in zip(*np.nonzero(running[:, columns]), strict=True):
+                env, place = self._envs[policy][columns[column]], (policy, columns[column])
+                observations[place], reward, terminated, truncated, _ = env.step(chosen[policy, column])
+                returns[place] += float(reward)
+                running[place] = not (terminated or truncated)
         return returns
 
     def close(self) -> None:
-        for env in self.envs:
+        for env in (env for envs in self._envs for env in envs):
             env.close()

@@ -3,44 +3,87 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from spikerl_deploy.errors import SpikerlError
+
 FIELDS = ("step", "seconds", "steps_per_second", "kind", "name", "value")
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 
 
 class RunLog:
-    """Writes scalars in long form (one value a row) and shows progress on stderr."""
+    """Writes scalars in long form (one value a row), one file a seed, and shows progress on stderr.
 
-    def __init__(self, folder: Path, total_steps: int, tensorboard: bool, quiet: bool = False) -> None:
-        self.start = time.monotonic()
+    Args:
+        folders: where each seed's `metrics.csv` goes; none on ranks that write nothing.
+        marks: lengths of the files at the moment that is resumed; what was written after it is cut off.
+        earlier: seconds that the run took before it was resumed.
+    """
+
+    def __init__(
+        self,
+        folders: list[Path],
+        total_steps: int,
+        tensorboard: bool,
+        quiet: bool = False,
+        marks: list[int] | None = None,
+        earlier: float = 0.0,
+        step: int = 0,
+    ) -> None:
+        self.start = time.monotonic() - earlier
         self.total_steps, self.quiet = total_steps, quiet
-        self._file = (folder / "metrics.csv").open("w", newline="", encoding="utf-8")
-        self._csv = csv.writer(self._file)
-        self._csv.writerow(FIELDS)
-        self._board: Any = None
-        if tensorboard:
+        self._files = [(folder / "metrics.csv").open("a" if marks else "w", newline="") for folder in folders]
+        self._csvs = [csv.writer(file) for file in self._files]
+        if marks:
+            for file, mark in zip(self._files, marks, strict=True):
+                if os.fstat(file.fileno()).st_size < mark:
+                    raise SpikerlError(
+                        f"'{file.name}' is shorter than when the run was saved", "restore it, or train again"
+                    )
+                file.truncate(mark)
+        else:
+            for writer in self._csvs:
+                writer.writerow(FIELDS)
+        self._boards: list[Any] = []
+        if tensorboard and folders:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder / "tensorboard"))
+            purge = step + 1 if marks else None
+            self._boards = [SummaryWriter(str(folder / "tensorboard"), purge_step=purge) for folder in folders]
         self._bar: Any = None
-        self._last_line, self._last_step = self.start, 0
+        self._last_line, self._last_step = time.monotonic(), step
+        self._first = (time.monotonic(), step)  # the rate shown is of this process
         if sys.stderr.isatty() and not quiet:
             self._bar = _progress_bar(total_steps)
 
-    def scalars(self, step: int, kind: str, values: dict[str, float]) -> None:
-        """Record values of one kind (`train`, `episode`, `eval`) at an environment step."""
-        seconds = time.monotonic() - self.start
+    @property
+    def seconds(self) -> float:
+        """Since the run began, less the time in which it did not run."""
+        return time.monotonic() - self.start
+
+    def marks(self) -> list[int]:
+        """Lengths of the files, everything so far written to them."""
+        for file in self._files:
+            file.flush()
+        return [os.fstat(file.fileno()).st_size for file in self._files]
+
+    def scalars(self, step: int, kind: str, values: dict[str, float], seed: int = 0) -> None:
+        """Record values of a kind (`train`, `episode`, `eval`) at an environment step, of a seed given by its place."""
+        if not self._files:
+            return
+        seconds = self.seconds
         for name, value in values.items():
-            self._csv.writerow([step, f"{seconds:.3f}", f"{step / max(seconds, 1e-9):.1f}", kind, name, repr(value)])
-            if self._board is not None:
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+            rate = f"{step / max(seconds, 1e-9):.1f}"
+            self._csvs[seed].writerow([step, f"{seconds:.3f}", rate, kind, name, repr(float(value))])
+            if self._boards:
+                self._boards[seed].add_scalar(f"{kind}/{name}", value, step)
         if kind == "eval":
-            self._file.flush()
+            self._files[seed].flush()
 
     def progress(self, step: int, last_return: float | None) -> None:
         """Advance the bar, or print a plain line every few seconds."""
@@ -49,13 +92,11 @@ class RunLog:
         self._last_step = step
         now = time.monotonic()
         shown = "-" if last_return is None else f"{last_return:.1f}"
+        rate = (step - self._first[1]) / max(now - self._first[0], 1e-9)
         if self._bar is not None:
-            self._bar.update(
-                self._bar.task_ids[0], completed=step, shown=shown, rate=step / max(now - self.start, 1e-9)
-            )
-        elif not self.quiet and (now - self._last_line > PLAIN_SECONDS or step == self.total_steps):
+            self._bar.update(self._bar.task_ids[0], completed=step, shown=shown, rate=rate)
+        elif not self.quiet and (now - self._last_line > PLAIN_SECONDS or step >= self.total_steps):
             self._last_line = now
-            rate = step / max(now - self.start, 1e-9)
             print(
                 f"step {step}/{self.total_steps}  {rate:.0f} steps/s  eval return {shown}", file=sys.stderr, flush=True
             )
@@ -77,9 +118,8 @@ class RunLog:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        if self._board is not None:
-            self._board.close()
-        self._file.close()
+        for writer in (*self._boards, *self._files):
+            writer.close()
 
 
 def _progress_bar(total: int) -> Any:

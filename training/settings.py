@@ -28,8 +28,11 @@ class Settings:
     """What decides a run. The defaults are PopSAN's where it has one (Tang et al. 2020), TD3's elsewhere."""
 
     env: str = _setting("InvertedPendulum-v5", "Gymnasium id of a MuJoCo environment")
-    steps: int = _setting(1_000_000, "environment steps")
+    steps: int = _setting(1_000_000, "environment steps of each seed, over all its environments and ranks")
     seed: int = _setting(0, "seed of networks, exploration, replay sampling and environment")
+    seeds: int = _setting(1, "independent runs in one process, with seeds from `seed` on, their updates batched")
+    num_envs: int = _setting(1, "environments side by side, of each seed on each rank")
+    env_workers: bool = _setting(False, "step each environment in a process of its own")
     # actor
     hidden: tuple[int, ...] = _setting((256, 256), "neurons of each hidden spiking layer")
     population: int = _setting(10, "P, neurons for each observation and each action dimension")
@@ -41,16 +44,21 @@ class Settings:
     voltage_decay: float = _setting(0.75, "fraction of the voltage kept each time step")
     v_threshold: float = _setting(0.5, "firing threshold")
     surrogate: str = _setting(
-        "rectangular", "surrogate gradient", ("rectangular", "fast_sigmoid", "sigmoid", "atan", "triangular")
+        "rectangular",
+        "surrogate gradient",
+        ("rectangular", "sigmoid", "gaussian", "triangular", "arctan", "fast_sigmoid"),
     )
-    surrogate_width: float = _setting(0.5, "half width of the rectangular and the triangular surrogate, in units of v")
+    surrogate_width: float = _setting(
+        0.5, "half width of the rectangular and the triangular surrogate, standard deviation of the Gaussian; in v"
+    )
     # TD3
     critic_hidden: tuple[int, ...] = _setting((256, 256), "units of each hidden critic layer")
     batch_size: int = _setting(100, "transitions an update")
     buffer_size: int = _setting(1_000_000, "transitions the replay buffer holds")
     start_steps: int = _setting(None, "steps with uniformly random actions; 10,000 or a twentieth of steps", kind=int)
     update_after: int = _setting(1_000, "steps before the first update")
-    update_every: int = _setting(1, "steps between updates; as many updates follow at once")
+    update_to_data: float = _setting(1.0, "updates for each environment step of a rank")
+    update_every: int = _setting(1, "a rank's steps between updates; as many follow at once as fell due")
     gamma: float = _setting(0.99, "discount")
     polyak: float = _setting(0.995, "share of the old target kept at an update")
     actor_lr: float = _setting(3e-4, "Adam step size of the actor")
@@ -65,9 +73,21 @@ class Settings:
     eval_episodes: int = _setting(10, "episodes of an evaluation, on environments of their own")
     eval_seed: int = _setting(10_000, "seed of the first evaluation episode")
     stop_return: float | None = _setting(None, "stop once an evaluation's mean return reaches this", kind=float)
+    # keeping
+    checkpoint_every: int = _setting(None, "steps between states to resume from; as eval_every", kind=int)
+    save_replay: bool = _setting(True, "keep the replay buffer in the run folder: what exact resuming needs")
     # machine
     device: str = _setting("auto", "where the networks live", ("auto", "cpu", "cuda"))
     bf16: bool = _setting(False, "BF16 autocast of the actor; critics, targets and losses stay in FP32")
+    compile: str = _setting(
+        "auto",
+        "compile the update with torch.compile; auto: for runs of 100,000 updates or more",
+        ("auto", "on", "off"),
+    )
+    cuda_graphs: bool = _setting(True, "replay the update as CUDA graphs, on CUDA and one rank")
+    dist_backend: str = _setting(
+        "auto", "how ranks talk; auto: nccl on CUDA, gloo on the CPU", ("auto", "nccl", "gloo", "mpi")
+    )
     threads: int = _setting(1, "torch threads on the CPU")
     tensorboard: bool = _setting(True, "write TensorBoard event files")
     carbon: bool = _setting(True, "track energy and carbon with CodeCarbon, offline")
@@ -89,25 +109,33 @@ class Settings:
             object.__setattr__(self, "start_steps", min(10_000, self.steps // 20))
         if self.eval_every is None:
             object.__setattr__(self, "eval_every", max(min(5_000, self.steps // 20), 1))
+        if self.checkpoint_every is None:
+            object.__setattr__(self, "checkpoint_every", self.eval_every)
         self._check_ranges()
 
     def _check_ranges(self) -> None:
         positive = (
             *("steps", "population", "time_steps", "encoder_range", "encoder_std", "v_threshold", "surrogate_width"),
             *("batch_size", "buffer_size", "update_every", "actor_lr", "critic_lr", "policy_delay"),
-            *("observation_clip", "eval_every", "eval_episodes", "threads"),
+            *("observation_clip", "eval_every", "eval_episodes", "threads", "seeds", "num_envs", "update_to_data"),
+            "checkpoint_every",
         )
         for name in positive:
             _require(name, getattr(self, name), getattr(self, name) > 0, "must be positive")
         for name in ("start_steps", "update_after", "explore_noise", "target_noise", "noise_clip", "seed", "eval_seed"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "must not be negative")
-        for name in ("seed", "eval_seed"):
-            _require(name, getattr(self, name), getattr(self, name) < 2**32, "must be below 2^32")
+        for name, last in (("seed", self.seed + self.seeds - 1), ("eval_seed", self.eval_seed)):
+            _require(name, getattr(self, name), last < 2**32, "must be below 2^32")
         for name in ("current_decay", "voltage_decay", "gamma", "polyak"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "must be in [0, 1)")
         for name in ("hidden", "critic_hidden"):
             sizes = getattr(self, name)
             _require(name, sizes, len(sizes) > 0 and min(sizes) > 0, "must be a list of positive sizes")
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds that are trained side by side."""
+        return tuple(range(self.seed, self.seed + self.seeds))
 
     def to_toml(self) -> str:
         """The settings as a TOML document that `from_sources` reads back; unset values are left out."""

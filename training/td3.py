@@ -1,131 +1,231 @@
-"""TD3 (Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477) with a spiking actor."""
+"""TD3 (Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477) with a spiking actor, for several seeds at once."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.actor import Spaces, SpikingActor
 from training.critic import TwinCritic
-from training.replay import Batch
+from training.normalizer import normalize
+from training.replay import unpack
 from training.settings import Settings
+from training.stacked import generators_of
+
+Statistics = tuple[Tensor, Tensor]
+"""Mean and inverse standard deviation of the observations, [S, obs_dim] each."""
 
 
 def td_target(r_t: Tensor, terminated: Tensor, q_t: Tensor, gamma: float) -> Tensor:
-    """Clipped double-Q target [B] from rewards [B], termination flags [B] and target values [2, B]."""
-    return r_t + gamma * (1.0 - terminated) * q_t.amin(dim=0)
+    """Clipped double-Q target [S, B] from rewards [S, B], termination flags [S, B] and target values [S, 2, B]."""
+    return r_t + gamma * (1.0 - terminated) * q_t.amin(dim=1)
 
 
-def smoothing_noise(like: Tensor, std: float, clip: float, half_range: Tensor) -> Tensor:
-    """Target policy smoothing: clipped Gaussian noise in units of half the action range [act_dim]."""
-    return torch.randn_like(like).mul_(std).clamp_(-clip, clip) * half_range
+def smoothing_noise(normal: Tensor, std: float, clip: float, half_range: Tensor) -> Tensor:
+    """Target policy smoothing from standard normal numbers: clipped, in units of half the action range [act_dim]."""
+    return (normal * std).clamp(-clip, clip) * half_range
 
 
 def critic_loss(q_tm1: Tensor, target: Tensor) -> Tensor:
-    """Sum over both critics of the mean squared TD error; values [2, B], target [B]."""
-    loss: Tensor = (q_tm1 - target).square().mean(dim=1).sum()
-    return loss
+    """Sum over both critics of the mean squared TD error, [S]; values [S, 2, B], target [S, B]."""
+    return (q_tm1 - target.unsqueeze(1)).square().mean(dim=2).sum(dim=1)
 
 
 class TD3:
-    """Networks, targets and optimizers, and one update of them.
+    """Networks, targets and optimizers of S seeds, and one update of them all.
 
-    Under `bf16` only the actor's matrix products run in BF16; critics, targets and losses stay in FP32.
+    The seeds' networks are stacked: one batched product serves all of them, and none sees another's gradient, since the
+    loss is the sum of theirs. Under `bf16` only the actor's matrix products run in BF16; critics, targets and losses
+    stay in float32. Compiled, loss and gradient become one graph without autograd's bookkeeping between them.
+
+    Attributes:
+        average: called with the gradients before each optimizer step, and changes them in place; distributed runs
+            average them over ranks here.
+        updates: updates done.
+        faults: int64 a parameter tensor of critic and actor: the update whose gradient was first not finite, or -1.
     """
 
-    def __init__(self, spaces: Spaces, settings: Settings, device: torch.device) -> None:
-        self.settings, self.device = settings, device
-        self.actor = SpikingActor(spaces, settings).to(device)
-        self.critic = TwinCritic(spaces.obs_dim, spaces.act_dim, settings.critic_hidden).to(device)
+    def __init__(
+        self,
+        spaces: Spaces,
+        settings: Settings,
+        device: torch.device,
+        seeds: Sequence[int] = (0,),
+        compiled: bool = False,
+    ) -> None:
+        self.settings, self.device, self.seeds = settings, device, tuple(seeds)
+        generators = generators_of(seeds)
+        self.actor = SpikingActor(spaces, settings, generators).to(device)
+        self.critic = TwinCritic(spaces.obs_dim, spaces.act_dim, settings.critic_hidden, generators).to(device)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=settings.actor_lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=settings.critic_lr, fused=True)
+        options: dict[str, Any] = {"fused": True, "capturable": device.type == "cuda"}
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=settings.actor_lr, **options)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=settings.critic_lr, **options)
         self.low = torch.as_tensor(spaces.action_low, dtype=torch.float32, device=device)
         self.high = torch.as_tensor(spaces.action_high, dtype=torch.float32, device=device)
+        self.sizes = (spaces.obs_dim, spaces.act_dim)
+        self.average: Callable[[list[Tensor]], None] | None = None
         self.updates = 0
-        self._average = get_ema_multi_avg_fn(settings.polyak)
-
-    def autocast(self) -> torch.autocast:
-        """Context for the actor's forward pass."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16)
+        self._ema = get_ema_multi_avg_fn(settings.polyak)
+        self._lists = {module: list(module.parameters()) for module in self._modules().values()}
+        count = len(self._lists[self.critic]) + len(self._lists[self.actor])
+        self.faults = torch.full((count,), -1, dtype=torch.int64, device=device)
+        self._counter = torch.zeros((), dtype=torch.int64, device=device)  # `updates` where a CUDA graph can count it
+        self._critic_gradients, self._actor_gradients = self.critic_gradients, self.actor_gradients
+        if compiled:
+            self._critic_gradients = torch.compile(self.critic_gradients, dynamic=False, fullgraph=True)
+            self._actor_gradients = torch.compile(self.actor_gradients, dynamic=False, fullgraph=True)
 
     def act(self, observation: Tensor) -> Tensor:
-        """Deterministic actions [B, act_dim] for normalised observations [B, obs_dim]."""
-        with torch.no_grad(), self.autocast():
+        """Deterministic actions [S, B, act_dim] for normalised observations [S, B, obs_dim], in float32."""
+        with torch.no_grad():
             action: Tensor = self.actor(observation)
-            return action.float()
+            return action
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, rows: Tensor, normal: Tensor, statistics: Statistics) -> dict[str, Tensor]:
         """One critic update, and every `policy_delay`-th time one of actor and targets.
 
         Args:
-            batch: transitions with normalised observations.
+            rows: transitions [S, B, width] as `replay.pack` lays them out, observations raw.
+            normal: standard normal numbers [S, B, act_dim] for target policy smoothing.
+            statistics: what observations are normalised with.
 
         Returns:
-            Losses as detached tensors, so that nothing waits for the device.
+            `critic_loss` and, when the actor was updated, `actor_loss`, [S] each, on the device, detached.
         """
-        s = self.settings
-        with torch.no_grad():
-            with self.autocast():
-                a_t = self.actor_target(batch.o_t).float()
-            half_range = (self.high - self.low) / 2
-            a_t = a_t + smoothing_noise(a_t, s.target_noise, s.noise_clip, half_range)
-            a_t = torch.clamp(a_t, self.low, self.high)
-            target = td_target(batch.r_t, batch.terminated, self.critic_target(batch.o_t, a_t), s.gamma)
-        loss = critic_loss(self.critic(batch.o_tm1, batch.a_tm1), target)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.critic_optimizer.step()
-        losses = {"critic_loss": loss.detach()}
         self.updates += 1
-        if self.updates % s.policy_delay == 0:
-            losses["actor_loss"] = self._update_actor(batch)
-            self._polyak(self.actor_target, self.actor)
-            self._polyak(self.critic_target, self.critic)
+        return self.step(rows, normal, statistics, self.updates % self.settings.policy_delay == 0)
+
+    def step(self, rows: Tensor, normal: Tensor, statistics: Statistics, with_actor: bool) -> dict[str, Tensor]:
+        """The update itself; apart from `update` for CUDA graphs, in which the host's counter cannot be."""
+        self._counter += 1
+        losses = {"critic_loss": self._descend(0, self.critic, self._critic_gradients, rows, normal, *statistics)}
+        if with_actor:
+            losses["actor_loss"] = self._descend(1, self.actor, self._actor_gradients, rows, *statistics)
+            with torch.no_grad():
+                self._ema(self._lists[self.actor_target], self._lists[self.actor], 1)
+                self._ema(self._lists[self.critic_target], self._lists[self.critic], 1)
         return losses
 
-    def _update_actor(self, batch: Batch) -> Tensor:
-        with self.autocast():
-            action = self.actor(batch.o_tm1).float()
-        for parameter in self.critic.parameters():  # the critic passes a gradient on and takes none
-            parameter.requires_grad_(False)
-        loss: Tensor = -self.critic(batch.o_tm1, action)[0].mean()
-        self.actor_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.actor_optimizer.step()
-        for parameter in self.critic.parameters():
-            parameter.requires_grad_(True)
-        return loss.detach()
-
-    def _polyak(self, target: nn.Module, online: nn.Module) -> None:
+    def critic_gradients(
+        self, rows: Tensor, normal: Tensor, mean: Tensor, inverse_std: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Losses [S] of the critics and the gradients of their sum."""
+        s, (obs_dim, act_dim) = self.settings, self.sizes
+        batch = unpack(rows, obs_dim, act_dim)
+        o_tm1 = normalize(batch.o_tm1, mean, inverse_std, s.observation_clip)
+        o_t = normalize(batch.o_t, mean, inverse_std, s.observation_clip)
         with torch.no_grad():
-            self._average(_parameters(target), _parameters(online), 1)
+            with self._autocast():
+                a_t = self.actor_target(o_t)
+            a_t = a_t.to(rows.dtype) + smoothing_noise(normal, s.target_noise, s.noise_clip, (self.high - self.low) / 2)
+            a_t = torch.clamp(a_t, self.low, self.high)
+            target = td_target(batch.r_t, batch.terminated, self.critic_target(o_t, a_t), s.gamma)
 
-    def state_dict(self) -> dict[str, dict[str, object] | int]:
-        """Networks, targets and optimizers on the CPU."""
-        modules = {
+        def losses(critic: Callable[..., Tensor]) -> Tensor:
+            return critic_loss(critic(o_tm1, batch.a_tm1), target)
+
+        return _gradients(losses, self.critic)
+
+    def actor_gradients(self, rows: Tensor, mean: Tensor, inverse_std: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Losses [S] of the actors, minus the first critic's mean value, and the gradients of their sum."""
+        o_tm1 = normalize(rows[..., : self.sizes[0]], mean, inverse_std, self.settings.observation_clip)
+        frozen = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
+
+        def losses(actor: Callable[..., Tensor]) -> Tensor:
+            with self._autocast():
+                action = actor(o_tm1)
+            q: Tensor = functional_call(self.critic, frozen, (o_tm1, action.to(rows.dtype), 1))
+            return -q.squeeze(1).mean(dim=1)
+
+        return _gradients(losses, self.actor)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16)
+
+    def _descend(self, which: int, module: nn.Module, gradients: Callable[..., Any], *arguments: Tensor) -> Tensor:
+        """One optimizer step of a module by its gradients, averaged over ranks where there are several."""
+        with torch.set_grad_enabled(not self._is_compiled(gradients)):  # compiled: the gradient is part of the graph
+            losses, grads = gradients(*arguments)
+        if self.average is not None:
+            self.average(grads)
+        self._watch(which, grads)
+        for parameter, grad in zip(self._lists[module], grads, strict=True):
+            parameter.grad = grad
+        (self.critic_optimizer, self.actor_optimizer)[which].step()
+        detached: Tensor = losses.detach()
+        return detached
+
+    def _is_compiled(self, gradients: Callable[..., Any]) -> bool:
+        return gradients not in (self.critic_gradients, self.actor_gradients)
+
+    def _watch(self, which: int, grads: Sequence[Tensor]) -> None:
+        """Note on the device which gradients are not finite; the host looks when it saves or logs."""
+        split = len(self._lists[self.critic])
+        faults = self.faults[split:] if which else self.faults[:split]
+        with torch.no_grad():
+            bad = ~torch.isfinite(torch.stack(torch._foreach_norm(list(grads))))
+            faults.copy_(torch.where(bad & (faults < 0), self._counter, faults))
+
+    def fault(self) -> tuple[int, str] | None:
+        """The first update whose gradient was not finite, and the name of the tensor; None if all were."""
+        if not (self.faults >= 0).any():
+            return None
+        found = [
+            (int(update), name) for update, name in zip(self.faults.tolist(), self._names(), strict=True) if update >= 0
+        ]
+        return min(found, key=lambda item: item[0])
+
+    def _names(self) -> list[str]:
+        pairs = (("critic", self.critic), ("actor", self.actor))
+        return [f"{which}.{name}" for which, module in pairs for name, _ in module.named_parameters()]
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {
             "actor": self.actor, "critic": self.critic,
             "actor_target": self.actor_target, "critic_target": self.critic_target,
         }  # fmt: skip
-        state: dict[str, dict[str, object] | int] = {
-            name: {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
-            for name, module in modules.items()
-        }
-        for name, optimizer in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
-            state[f"{name}_optimizer"] = _to_cpu(optimizer.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, targets and optimizers of all seeds on the CPU."""
+        state: dict[str, Any] = {name: _to_cpu(module.state_dict()) for name, module in self._modules().items()}
+        state["actor_optimizer"] = _to_cpu(self.actor_optimizer.state_dict())
+        state["critic_optimizer"] = _to_cpu(self.critic_optimizer.state_dict())
         state["updates"] = self.updates
         return state
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        for name, module in self._modules().items():
+            module.load_state_dict(state[name])
+        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.updates = int(state["updates"])
+        self._counter.fill_(self.updates)
 
-def _parameters(module: nn.Module) -> list[Tensor]:
-    parameters: Iterable[Tensor] = module.parameters()
-    return list(parameters)
+
+def _gradients(losses: Callable[[Callable[..., Tensor]], Tensor], module: nn.Module) -> tuple[Tensor, list[Tensor]]:
+    """Losses [S] as a function of a module, and the gradients of their sum in its parameters.
+
+    The compiler traces `torch.func` into one graph of forward and backward; eagerly autograd is quicker.
+    """
+    if not torch.compiler.is_compiling():
+        value = losses(module)
+        return value, list(torch.autograd.grad(value.sum(), list(module.parameters())))
+
+    def total(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        value = losses(lambda *arguments: functional_call(module, parameters, arguments))
+        return value.sum(), value
+
+    grads, (_, value) = grad_and_value(total, has_aux=True)({name: p.detach() for name, p in module.named_parameters()})
+    return value, list(grads.values())
 
 
 def _to_cpu(value: Any) -> Any:

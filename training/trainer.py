@@ -1,15 +1,11 @@
-"""The training run: environment, replay, updates, evaluation and artefacts in a run folder."""
+"""The training run: environments, replay, updates, evaluation and artefacts in a run folder; also on several ranks."""
 
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,106 +14,55 @@ import torch
 from torch import Tensor
 
 from spikerl_deploy.environments import environment_spec, make_environment
-from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_json, write_text
 from spikerl_deploy.manifest import build_manifest
+from training.acting import Actions
 from training.actor import Spaces
 from training.carbon import CarbonTracker
 from training.checkpoint import Progress, save_checkpoint
-from training.device import choose_device
+from training.device import choose_device, wants_compiling
+from training.distributed import Group, Place
+from training.draws import Draws, environment_seed
 from training.evaluate import Evaluator
+from training.faults import Faults
+from training.graphs import GraphedUpdate
+from training.guards import disk_errors, interrupts, memory_errors
 from training.normalizer import RunningNormalizer
-from training.replay import Batch, ReplayBuffer
+from training.replay import ReplayBuffer, pack, row_width
+from training.resume import read_state, replay_file, save_state
+from training.run_folder import check_run_folder, check_writable, clear_run_folder, seed_folders
 from training.runlog import RunLog
 from training.settings import Settings
 from training.td3 import TD3
+from training.vector import Environments
 
 LOG_EVERY = 1_000  # environment steps between records of the losses
 
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a run. `stopped` says why: `steps`, `stop_return`, `pruned` or `interrupted`."""
+    """Outcome of a run; returns are means over seeds. `stopped`: `steps`, `stop_return`, `pruned`, `interrupted`."""
 
     steps: int
+    updates: int
     seconds: float
     best_return: float
     final_return: float
     stopped: str
+    ranks: int = 1
+    seeds: int = 1
 
     def document(self) -> dict[str, Any]:
         """The result for JSON, which knows no NaN: what is not finite becomes null."""
+        values = vars(self) | {"steps_per_second": self.steps * self.seeds / max(self.seconds, 1e-9)}
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in vars(self).items()
+            for name, value in values.items()
         }
 
 
-def check_run_folder(out: Path, force: bool) -> None:
-    """Check that a run may be written to a folder, and that it can be; an earlier run in it is left as it is.
-
-    Raises:
-        SpikerlError: it holds something and `force` is false, holds something that is no run, or cannot be written.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not force:
-            raise SpikerlError(f"'{out}' exists and is not overwritten", "add --force, or choose another --out")
-        if not ((out / "config.toml").is_file() and (out / "checkpoints").is_dir()):
-            raise SpikerlError(f"'{out}' is no run folder, --force does not delete it", "choose another --out")
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise SpikerlError(f"cannot write run folder '{out}': '{there}' is not writable", "choose another --out")
-
-
-def _clear_run_folder(out: Path) -> None:
-    """Make the folder, or empty that of an earlier run."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path in out.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        (out / "checkpoints").mkdir()
-    except OSError as error:
-        raise SpikerlError(f"cannot write run folder '{out}': {error.strerror}", "choose another --out") from error
-
-
-@contextmanager
-def _memory_errors(settings: Settings) -> Iterator[None]:
-    """Turn a failed allocation, which torch reports as a RuntimeError, into an error of ours."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error) and "out of memory" not in str(error):
-            raise
-        raise SpikerlError(
-            f"not enough memory for hidden {list(settings.hidden)}, batch_size {settings.batch_size}, "
-            f"buffer_size {settings.buffer_size}",
-            "set smaller ones with --set",
-        ) from error
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying, so that the run can save; a second one dies."""
-    seen: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield seen
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 class Trainer:
-    """One run of TD3 from its settings to its folder."""
+    """One run of TD3 from its settings to its folder; with `resume`, the rest of one."""
 
     def __init__(
         self,
@@ -126,136 +71,291 @@ class Trainer:
         force: bool = False,
         quiet: bool = False,
         on_evaluation: Callable[[int, float], bool] | None = None,
+        resume: bool = False,
+        place: Place | None = None,
     ) -> None:
         """Args: `on_evaluation` gets step and mean return of each evaluation and answers whether to stop (`pruned`)."""
-        self.settings, self.out, self.quiet, self.on_evaluation = settings, out, quiet, on_evaluation
-        check_run_folder(out, force)
-        self.device = choose_device(settings.device)
-        self.env = make_environment(settings.env)
-        spec = environment_spec(self.env, settings.env)
+        place = place if place is not None else Place()
+        self.settings, self.out, self.on_evaluation, self.resume = settings, out, on_evaluation, resume
+        self.first, self.quiet = place.rank == 0, quiet or place.rank > 0
+        s = settings
+        if resume:
+            check_writable(out)
+        elif self.first:
+            check_run_folder(out, force)
+        self.device = choose_device(s.device, place.local_rank)
+        torch.set_num_threads(s.threads)
+        torch.set_flush_denormal(
+            True
+        )  # Adam's moments of neurons without gradient decay into them: up to 10 times slower
+        torch.manual_seed(s.seed)
+        probe = make_environment(s.env)
+        spec = environment_spec(probe, s.env)
+        probe.close()
         self.spaces = Spaces(spec.obs_dim, spec.action_low, spec.action_high)
-        torch.set_num_threads(settings.threads)
-        torch.manual_seed(settings.seed)
-        self.noise = np.random.default_rng(settings.seed)
-        with _memory_errors(settings):
-            self.agent = TD3(self.spaces, settings, self.device)
-            capacity = min(settings.buffer_size, settings.steps)
-            self.replay = ReplayBuffer(spec.obs_dim, self.spaces.act_dim, capacity, self.device, settings.seed)
-        self.normalizer = RunningNormalizer(spec.obs_dim, settings.observation_clip, self.device)
-        self.evaluator = Evaluator(settings.env, settings.eval_episodes, settings.eval_seed)
-        self.best_return, self.last_return = -math.inf, None  # type: float, float | None
+        self.group = Group(place, self.device, s.dist_backend)
+        self.stride = self.group.size * s.num_envs  # environment steps that one turn of the loop takes
+        with memory_errors(s):
+            self.agent = TD3(self.spaces, s, self.device, s.all_seeds, wants_compiling(s, self.device, self.group.size))
+            self.normalizer = RunningNormalizer(s.seeds, spec.obs_dim, s.observation_clip, self.device)
+        if self.group.size > 1:
+            self.agent.average = self.group.average
+            self.group.share([*self.agent.actor.parameters(), *self.agent.critic.parameters()])
+            self.group.share([*self.agent.actor_target.parameters(), *self.agent.critic_target.parameters()])
+        self.draws = Draws(s.all_seeds, self.group.rank, self.device)
+        self.actions = Actions(self.agent.actor, self.normalizer)
+        self.envs = Environments(s.env, s.seeds * s.num_envs, s.env_workers)
+        self.evaluator = Evaluator(s.env, s.seeds, s.eval_episodes, s.eval_seed, self.group)
+        graphed = self.device.type == "cuda" and s.cuda_graphs and self.group.size == 1
+        self._updater = GraphedUpdate(self._one_update) if graphed else self._one_update
+        self.carbon = CarbonTracker(False, s.country)
+        self.step, self.owed = 0, 0.0
+        self.best, self.last = np.full((2, s.seeds), -np.inf)
+        self.evaluated = False
+        self.episode_returns = np.zeros((s.seeds, s.num_envs))
+        self.losses: dict[str, Tensor] = {}
+        self.updates_from = s.update_after
+        self.faults = Faults(out, s.env, self.agent, self.group)
 
     def run(self) -> Result:
         """Train until the steps are done, the asked return is reached, or a signal comes; write all artefacts."""
         s = self.settings
-        carbon = CarbonTracker(s.carbon, s.country)
-        _clear_run_folder(self.out)
-        write_text(self.out / "config.toml", s.to_toml())
-        write_json(self.out / "manifest.json", build_manifest(s.seed))
-        started = time.monotonic()
+        state = read_state(self.out, self.group.rank) if self.resume else None
+        if self.first and not self.resume:
+            clear_run_folder(self.out, s.all_seeds)
+        self.group.wait()
+        carbon_before = state["carbon"] if state else None
+        with memory_errors(s):
+            self._make_replay(0 if state is None else state["total"])
+        if self.first:
+            write_text(self.out / "config.toml", s.to_toml())
+            write_json(self.out / f"manifest{'-resumed' if self.resume else ''}.json", build_manifest(s.seed))
+        self.carbon = CarbonTracker(s.carbon and self.first, s.country, carbon_before)
+        folders = seed_folders(self.out, s.all_seeds) if self.first else []
+        marks, earlier = (state["marks"], state["seconds"]) if state else (None, 0.0)
+        stopped = "steps"
         try:
-            with RunLog(self.out, s.steps, s.tensorboard, self.quiet) as log, _interrupts() as signals:
-                with _memory_errors(s):
-                    step, stopped = self._loop(log, signals)
+            with disk_errors(self.out), memory_errors(s), interrupts() as signals:
+                if state is None:
+                    self._begin()
+                else:
+                    self._load(state)
+                with RunLog(folders, s.steps, s.tensorboard, self.quiet, marks, earlier, self.step) as log:
+                    if state is None:
+                        self._save(log)
+                    stopped = self._loop(log, signals)
+                    seconds = log.seconds
         finally:
-            write_json(self.out / "emissions.json", carbon.stop())  # a run that fails has spent its energy too
-            self.env.close()
+            if self.first:
+                write_json(self.out / "emissions.json", self.carbon.stop())  # a run that fails has spent energy too
+            self.envs.close()
             self.evaluator.close()
-        final = math.nan if self.last_return is None else self.last_return
-        result = Result(step, time.monotonic() - started, self.best_return, final, stopped)
-        write_json(self.out / "result.json", result.document())
+        final = float(self.last.mean()) if self.evaluated else math.nan
+        result = Result(
+            *(self.step, self.agent.updates, seconds, float(self.best.mean()), final, stopped, self.group.size, s.seeds)
+        )
+        if self.first:
+            write_json(self.out / "result.json", result.document())
+        self.group.leave()
         return result
 
-    def _loop(self, log: RunLog, signals: list[int]) -> tuple[int, str]:
+    def _begin(self, step: int = 0) -> None:
+        """Start an episode in every environment."""
         s = self.settings
-        observation, _ = self.env.reset(seed=s.seed)
-        self._check_finite(0, observation, 0.0)
-        self.env.action_space.seed(s.seed)
-        self.normalizer.observe(observation)
-        self.normalizer.refresh()
-        episode_return, losses = 0.0, {}  # type: float, dict[str, Tensor]
-        for step in range(1, s.steps + 1):
-            action = self._explore(observation) if step > s.start_steps else self.env.action_space.sample()
-            following, reward, terminated, truncated, _ = self.env.step(action)
-            self._check_finite(step, following, reward)
-            self.replay.store(
-                observation.astype(np.float32), action, float(reward), following.astype(np.float32), bool(terminated)
-            )
-            self.normalizer.observe(following)
-            episode_return += float(reward)
-            observation = following
-            if terminated or truncated:
-                log.scalars(step, "episode", {"return": episode_return})
-                observation, _ = self.env.reset()
-                self._check_finite(step, observation, 0.0)
-                self.normalizer.observe(observation)
-                episode_return = 0.0
-            self.normalizer.refresh()
-            if step >= s.update_after and step % s.update_every == 0:
-                for _ in range(s.update_every):
-                    losses |= self.agent.update(self._batch())
-            if step % LOG_EVERY == 0 and losses:
-                self._log_losses(log, step, losses)
-            if step % s.eval_every == 0 or step == s.steps or signals:
-                self._evaluate(log, step)
-                if signals:
-                    log.say(f"interrupted at step {step}; {self.out}/checkpoints/last.pt can be exported as it is")
-                    return step, "interrupted"
-                if s.stop_return is not None and self.last_return is not None and self.last_return >= s.stop_return:
-                    return step, "stop_return"
-                if self.on_evaluation is not None and self.last_return is not None:
-                    if self.on_evaluation(step, self.last_return):
-                        return step, "pruned"
-            if step % 100 == 0 or step == s.steps:
-                log.progress(step, self.last_return)
-        return s.steps, "steps"
+        numbers = range(step, step + s.num_envs)
+        seeds = [environment_seed(seed, self.group.rank, number) for seed in s.all_seeds for number in numbers]
+        self.observation = self.envs.reset(seeds)
+        self.faults.check_environment(self.step, self.observation)
+        self.normalizer.observe(self._by_seed(self.observation))
+        self._exchange(False)
 
-    def _explore(self, observation: np.ndarray) -> np.ndarray:
-        raw = torch.from_numpy(observation.astype(np.float32)).to(self.device)
-        action = self.agent.act(self.normalizer(raw).unsqueeze(0))[0].cpu().numpy()
-        half_range = (self.spaces.action_high - self.spaces.action_low) / 2
-        action = action + self.noise.normal(0.0, self.settings.explore_noise, action.shape) * half_range
-        clipped: np.ndarray = np.clip(action, self.spaces.action_low, self.spaces.action_high).astype(np.float32)
-        return clipped
+    def _loop(self, log: RunLog, signals: list[int]) -> str:
+        s = self.settings
+        if self.evaluated and self._reached():  # a finished run was resumed
+            return "stop_return"
+        while self.step < s.steps:
+            self.carbon.section("collecting")
+            actions = self._choose()
+            self.envs.send(actions)
+            self._learn()  # what earlier steps owe; meanwhile worker processes step
+            self.carbon.section("collecting")
+            self._take(actions, log)
+            interrupted = self._exchange(bool(signals))
+            due = self._passed(s.eval_every) or self.step >= s.steps
+            if due or interrupted or self._passed(s.checkpoint_every):
+                self._learn()
+            if self._passed(LOG_EVERY):
+                self._log_losses(log)
+            if due:
+                self._evaluate(log)
+            stopped = "interrupted" if interrupted else self._stops() if due else None
+            if stopped or due or self._passed(s.checkpoint_every):
+                self._save(log)
+            if stopped:
+                if stopped == "interrupted":
+                    log.say(f"interrupted at step {self.step}; go on with: spikerl train --resume {self.out}")
+                return stopped
+            if self._passed(100) or self.step >= s.steps:
+                log.progress(self.step, float(self.last.mean()) if self.evaluated else None)
+        return "steps"
 
-    def _batch(self) -> Batch:
-        batch = self.replay.sample(self.settings.batch_size)
-        return replace(batch, o_tm1=self.normalizer(batch.o_tm1), o_t=self.normalizer(batch.o_t))
+    def _choose(self) -> np.ndarray:
+        """Exploring actions [S * num_envs, act_dim], of all environments in the order of seeds."""
+        s, low, high = self.settings, self.spaces.action_low, self.spaces.action_high
+        if self.step < s.start_steps:
+            chosen = self.draws.uniform_actions(s.num_envs, low, high)
+        else:
+            noise = self.draws.exploration_noise(s.num_envs, self.spaces.act_dim) * (high - low) / 2
+            best = self.actions(self._by_seed(self.observation), self.draws.exploration)
+            chosen = np.clip(best + s.explore_noise * noise, low, high)
+        return chosen.astype(np.float32).reshape(-1, self.spaces.act_dim)
 
-    def _evaluate(self, log: RunLog, step: int) -> None:
-        returns = self.evaluator(self.agent, self.normalizer)
-        self._check_parameters(step)
-        self.last_return = float(returns.mean())
-        log.scalars(step, "eval", {"return_mean": self.last_return, "return_std": float(returns.std())})
-        log.progress(step, self.last_return)
-        progress = Progress(step, self.agent.updates, self.last_return)
-        names = ["last"]
-        if self.last_return > self.best_return:
-            self.best_return = self.last_return
-            names.append("best")
-        for name in names:
-            path = self.out / "checkpoints" / f"{name}.pt"
-            save_checkpoint(path, self.agent, self.normalizer, self.spaces, self.settings, progress)
+    def _take(self, actions: np.ndarray, log: RunLog) -> None:
+        """Receive what the actions led to, and keep it."""
+        s = self.settings
+        following, rewards, terminated, truncated = self.envs.receive()
+        self.step += self.stride
+        self.faults.check_environment(self.step, following, rewards)
+        rows = self._by_seed(pack(self.observation, actions, rewards, following, terminated))
+        self.replay.store(np.ascontiguousarray(rows.swapaxes(0, 1)))
+        self.normalizer.observe(self._by_seed(following))
+        self.episode_returns += self._by_seed(rewards)
+        if self.step >= self.updates_from:
+            self.owed += s.update_to_data * s.num_envs
+        done = terminated | truncated
+        self.observation = following
+        if done.any():
+            for seed, env in zip(*np.nonzero(self._by_seed(done)), strict=True):
+                log.scalars(self.step, "episode", {"return": self.episode_returns[seed, env]}, seed)
+                self.episode_returns[seed, env] = 0.0
+            self.observation = self.envs.reset_done(following, done)
+            self.faults.check_environment(self.step, self.observation)
+            self.normalizer.observe(self._by_seed(self.observation), self._by_seed(done))
 
-    def _log_losses(self, log: RunLog, step: int, losses: dict[str, Tensor]) -> None:
-        values = {name: float(value) for name, value in losses.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise self._fault(f"{name} is {value} at step {step}")
-        log.scalars(step, "train", values)
+    def _learn(self) -> None:
+        """Do the updates that fell due."""
+        if self.owed < max(1.0, self.settings.update_every * self.settings.update_to_data):
+            return
+        self.carbon.section("updating")
+        while self.owed >= 1.0:
+            self.agent.updates += 1
+            self.losses |= self._updater(self.agent.updates % self.settings.policy_delay == 0)
+            self.owed -= 1.0
+        if self.device.type == "cpu":  # on a GPU looking means waiting: there it is done when losses are logged
+            self.faults.check(self.step)
 
-    def _check_parameters(self, step: int) -> None:
-        """Refuse to save networks that are not finite: a NaN current is silent, so no loss shows it."""
-        for name, module in (("actor", self.agent.actor), ("critic", self.agent.critic)):
-            for key, value in module.named_parameters():
-                if not torch.isfinite(value).all():
-                    raise self._fault(f"{name}.{key} holds values that are not finite at step {step}")
+    def _one_update(self, with_actor: bool) -> dict[str, Tensor]:
+        batch_size = self.settings.batch_size
+        rows = self.replay.gather(self.draws.index(self.replay.size, self.replay.window, batch_size))
+        normal = self.draws.target_noise(batch_size, self.spaces.act_dim)
+        statistics = (self.normalizer.mean_tensor, self.normalizer.inverse_std_tensor)
+        return self.agent.step(rows, normal, statistics, with_actor)
 
-    def _fault(self, what: str) -> SpikerlError:
-        saved = self.out / "checkpoints" / "last.pt"
-        good = f"the last good checkpoint is {saved}; " if saved.is_file() else ""
-        return SpikerlError(f"{what}; the run is stopped", f"{good}try --set actor_lr=1e-4 --set critic_lr=1e-4")
+    def _exchange(self, signalled: bool) -> bool:
+        """Merge the ranks' statistics, and learn whether any of them was told to end."""
+        if self.group.size == 1:
+            self.normalizer.merge()
+            return signalled
+        everyone = self.group.exchange(np.append(self.normalizer.pending(), float(signalled)))
+        self.normalizer.merge([values[:-1] for values in everyone])
+        return any(values[-1] for values in everyone)
 
-    def _check_finite(self, step: int, observation: np.ndarray, reward: Any) -> None:
-        if not (np.isfinite(observation).all() and math.isfinite(float(reward))):
-            raise self._fault(f"'{self.settings.env}' gave a value that is not finite at step {step}")
+    def _evaluate(self, log: RunLog) -> None:
+        self.carbon.section("evaluating")
+        self.faults.check(self.step)
+        returns = self.evaluator(self.actions)
+        self.last, self.evaluated = returns.mean(axis=1), True
+        for seed, own in enumerate(returns):
+            log.scalars(self.step, "eval", {"return_mean": own.mean(), "return_std": own.std()}, seed)
+        log.progress(self.step, float(self.last.mean()))
+        better = self.last > self.best
+        self.best = np.maximum(self.best, self.last)
+        for seed in np.flatnonzero(better):
+            self._save_policy("best", seed)
+
+    def _stops(self) -> str | None:
+        """Why to stop after an evaluation, or None."""
+        if self._reached():
+            return "stop_return"
+        if self.on_evaluation is not None and self.on_evaluation(self.step, float(self.last.mean())):
+            return "pruned"
+        return None
+
+    def _reached(self) -> bool:
+        return self.settings.stop_return is not None and bool(self.last.min() >= self.settings.stop_return)
+
+    def _passed(self, every: int) -> bool:
+        """Whether the last turn reached or passed a multiple of so many steps."""
+        return self.step // every != (self.step - self.stride) // every
+
+    def _by_seed(self, values: np.ndarray) -> np.ndarray:
+        """[S * num_envs, ...] as [S, num_envs, ...]."""
+        return values.reshape(self.settings.seeds, self.settings.num_envs, *values.shape[1:])
+
+    def _make_replay(self, total: int) -> None:
+        s, size = self.settings, self.group.size
+        local_steps = -(-s.steps // size) + s.num_envs
+        capacity = min(s.buffer_size, max(local_steps, total))
+        wraps = capacity < local_steps
+        slack = s.checkpoint_every // size + 2 * s.num_envs if wraps and s.save_replay else 0
+        width = row_width(self.spaces.obs_dim, self.spaces.act_dim)
+        file = replay_file(self.out, self.group.rank) if s.save_replay else None
+        self.replay = ReplayBuffer(s.seeds, width, max(capacity, s.num_envs), self.device, slack, file)
+
+    def _save(self, log: RunLog) -> None:
+        """Write the policies as they are, and the state from which the run can go on."""
+        self.faults.check(self.step)
+        if self.first:
+            for seed in range(self.settings.seeds):
+                self._save_policy("last", seed)
+        self.replay.save()
+        state = {
+            "step": self.step, "owed": self.owed, "evaluated": self.evaluated,
+            "best": self.best, "last": self.last, "episode_returns": self.episode_returns,
+            "observation": self.observation, "total": self.replay.total,
+            "agent": self.agent.state_dict(), "normalizer": self.normalizer.state_dict(),
+            "draws": self.draws.state_dict(), "environments": self.envs.state_dict(),
+            "marks": log.marks(), "seconds": log.seconds, "carbon": self.carbon.totals(),
+        }  # fmt: skip
+        rank, size = self.group.rank, self.group.size
+        save_state(self.out, self.step, rank, size, self.settings, state, self.group.wait)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Take up a state; what of it could not be kept begins anew, and is said."""
+        s = self.settings
+        self.step, self.owed, self.evaluated = int(state["step"]), float(state["owed"]), bool(state["evaluated"])
+        self.best, self.last, self.episode_returns = state["best"], state["last"], state["episode_returns"]
+        self.agent.load_state_dict(state["agent"])
+        self.normalizer.load_state_dict(state["normalizer"])
+        if s.save_replay:
+            self.replay.restore(int(state["total"]))
+        else:
+            self.owed, self.updates_from = 0.0, self.step + max(s.update_after, s.batch_size)
+            self._say(f"the replay buffer was not kept (save_replay): updates go on at step {self.updates_from}")
+        if state["environments"] is not None:
+            self.envs.load_state_dict(state["environments"])
+            self.observation = state["observation"]
+        else:
+            self._say(f"'{s.env}' is not MuJoCo's, its state cannot be kept: its episodes start anew")
+            self.episode_returns = np.zeros_like(self.episode_returns)
+            self._begin(self.step)
+        self.draws.load_state_dict(state["draws"])
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def _save_policy(self, name: str, seed: int) -> None:
+        if self.first:
+            folder = seed_folders(self.out, self.settings.all_seeds)[seed]
+            eval_return = float(self.last[seed]) if self.evaluated else None
+            progress = Progress(self.step, self.agent.updates, eval_return)
+            normalization = self.normalizer.snapshot(seed)
+            path = folder / "checkpoints" / f"{name}.pt"
+            save_checkpoint(path, self.agent.actor, normalization, self.settings, progress, seed)
+
+    def _log_losses(self, log: RunLog) -> None:
+        self.faults.check(self.step)
+        for name, values in self.losses.items():
+            for seed, value in enumerate(values.tolist()):
+                log.scalars(self.step, "train", {name: value}, seed)

@@ -78,13 +78,19 @@ def read_source(source: Path) -> tuple[Policy, Path]:
     except OSError as error:
         raise SpikerlError(f"cannot look at '{source}': {error.strerror}", SOURCE_HINT) from error
     if is_folder:
-        best = source / "checkpoints" / "best.pt"
-        if not best.is_file():
+        names = [source / "checkpoints" / name for name in ("best.pt", "last.pt")]  # one interrupted early has no best
+        found = [path for path in names if path.is_file()]
+        seeds = sorted(source.glob("seed-*/checkpoints"))
+        if not found and seeds:
+            raise SpikerlError(
+                f"'{source}' holds {len(seeds)} seeds, one policy was expected", f"give {seeds[0].parent}"
+            )
+        if not found:
             raise SpikerlError(
                 f"'{source}' is no run folder with a checkpoint (checkpoints/best.pt is missing)",
                 SOURCE_HINT,
             )
-        source = best
+        source = found[0]
     if not is_folder and not exists:
         raise SpikerlError(f"nothing at '{source}'", SOURCE_HINT)
     if source.suffix == ".pt":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,9 @@ from spikerl_deploy.cli.common import (
     say,
 )
 from spikerl_deploy.errors import SpikerlError
+
+if TYPE_CHECKING:
+    from training.settings import Settings
 
 
 def train(
@@ -36,6 +40,18 @@ def train(
     stop_return: Annotated[
         float | None, typer.Option(help="Stop once an evaluation's mean return reaches this.")
     ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Independent seeds, from --seed on, trained in one process.")
+    ] = None,
+    num_envs: Annotated[int | None, typer.Option(help="Environments side by side, on each rank.")] = None,
+    ranks: Annotated[int, typer.Option(help="Processes that train one policy together on this machine.")] = 1,
+    dist_backend: Annotated[str | None, typer.Option(help="auto, nccl, gloo or mpi.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run; --steps and --stop-return may change.")
+    ] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the update; else where it pays.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="BF16 autocast of the actor.")] = None,
     force: ForceOption = False,
@@ -47,26 +63,42 @@ def train(
 
     Settings: flags over --set over SPIKERL_TRAIN_* variables over --config over --recipe over defaults.
     """
-    from training.settings import describe_settings, from_sources, recipe_path
+    from training.settings import describe_settings
 
     if list_settings:
         _list(describe_settings(), output)
         return
-    if config is not None and recipe is not None:
-        raise SpikerlError("--config and --recipe exclude each other", "start from one, change it with --set")
     flags = {
-        "env": env, "steps": steps, "seed": seed, "stop_return": stop_return, "device": device, "bf16": bf16
+        "env": env, "steps": steps, "seed": seed, "stop_return": stop_return, "device": device, "bf16": bf16,
+        "seeds": seeds, "num_envs": num_envs, "dist_backend": dist_backend,
+        "compile": None if compiled is None else "on" if compiled else "off",
     }  # fmt: skip
-    source = recipe_path(recipe) if recipe is not None else config
-    settings = from_sources(source, os.environ, assignments, flags)
-    folder = out if out is not None else Path("runs") / f"{settings.env}-seed{settings.seed}"
+    if resume is not None:
+        others = {"config": config, "recipe": recipe, "set": assignments, "out": out, "force": force or None}
+        settings, ranks = _resumed(resume, flags, others, ranks)
+        folder = resume
+    else:
+        settings = _new(config, recipe, assignments, flags)
+        folder = out if out is not None else Path("runs") / _default_name(settings)
     if dry_run:
         _plan(settings.to_toml(), folder, output)
         return
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # before torch reads it
+    from training.distributed import find_place
+
+    place = find_place(os.environ)
+    if ranks > 1 and place.launcher:
+        if place.size != ranks:
+            raise SpikerlError(f"--ranks {ranks} under {place.launcher} with {place.size} ranks", "leave --ranks out")
+    elif ranks != 1:
+        from training.launch import launch_ranks
+
+        raise typer.Exit(launch_ranks(ranks, sys.argv[1:]))
     from training.trainer import Trainer
 
-    result = Trainer(settings, folder, force, Verbosity.quiet).run()
+    result = Trainer(settings, folder, force, Verbosity.quiet, resume=resume is not None, place=place).run()
+    if place.rank > 0:
+        raise typer.Exit(130 if result.stopped == "interrupted" else 0)
     document = {"schema": "spikerl.train/1", "run": str(folder), "env": settings.env, "seed": settings.seed}
     document |= result.document()
     if output is Format.json:
@@ -80,7 +112,42 @@ def train(
         )
     if result.stopped == "interrupted":
         raise typer.Exit(130)
-    say(f"next: spikerl export {folder} --to nir --bits 8 -o policy.nir")
+    run = folder if settings.seeds == 1 else folder / f"seed-{settings.seed}"
+    say(f"next: spikerl export {run} --to nir --bits 8 -o policy.nir")
+
+
+def _new(config: Path | None, recipe: str | None, assignments: list[str] | None, flags: dict[str, Any]) -> Settings:
+    """Settings of a new run, from all their sources."""
+    from training.settings import from_sources, recipe_path
+
+    if config is not None and recipe is not None:
+        raise SpikerlError("--config and --recipe exclude each other", "start from one, change it with --set")
+    source = recipe_path(recipe) if recipe is not None else config
+    return from_sources(source, os.environ, assignments, flags)
+
+
+def _resumed(run: Path, flags: dict[str, Any], others: dict[str, Any], ranks: int) -> tuple[Settings, int]:
+    """Settings of a run to go on with, and its number of ranks; of the flags only the end of the run may change."""
+    from dataclasses import replace
+
+    from training.resume import read_settings
+
+    settings, saved_ranks = read_settings(run)
+    changes = {name: value for name, value in flags.items() if value is not None}
+    given = [name for name, value in others.items() if value]
+    for name in (*given, *changes):
+        if name not in ("steps", "stop_return"):
+            raise SpikerlError(
+                f"--{name.replace('_', '-')} cannot change when a run goes on", "only --steps and --stop-return can"
+            )
+    if ranks not in (1, saved_ranks):
+        raise SpikerlError(f"--ranks {ranks}, but '{run}' was trained with {saved_ranks}", f"use --ranks {saved_ranks}")
+    return replace(settings, **changes), saved_ranks
+
+
+def _default_name(settings: Settings) -> str:
+    seeds = settings.all_seeds
+    return f"{settings.env}-seed{seeds[0]}" + (f"-{seeds[-1]}" if len(seeds) > 1 else "")
 
 
 def _list(settings: list[dict[str, Any]], output: Format) -> None:

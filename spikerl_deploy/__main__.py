@@ -1,0 +1,5 @@
+"""`python -m spikerl_deploy` is `spikerl`."""
+
+from spikerl_deploy.cli import main
+
+main()

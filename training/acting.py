@@ -1,0 +1,110 @@
+"""The actor's forward pass in NumPy, for few observations at a time, where torch's dispatch is most of the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.actor import ENCODER_THRESHOLD, MIN_ENCODER_STD, SpikingActor
+from training.normalizer import RunningNormalizer
+
+
+class NumpyActor:
+    """Reads the parameters of an actor on the CPU where they lie, so it is never out of date.
+
+    The same operations in the same order and precision as `SpikingActor` in float32; matrix products round differently
+    in NumPy's and in torch's library, so a current may differ in its last bits.
+    """
+
+    def __init__(self, actor: SpikingActor) -> None:
+        s = self._settings = actor.settings
+        self._mean, self._std = actor.encoder.mean.detach().numpy(), actor.encoder.std.detach().numpy()
+        self._weights = [weight.detach().numpy() for weight in actor.weights]
+        self._biases = [bias.detach().numpy() for bias in actor.biases]
+        self._decoder_weight, self._decoder_bias = (
+            actor.decoder_weight.detach().numpy(),
+            actor.decoder_bias.detach().numpy(),
+        )
+        self._middle, self._half = (getattr(actor, name).numpy() for name in ("action_middle", "action_half"))
+        constants = (s.current_decay, s.voltage_decay, s.v_threshold, ENCODER_THRESHOLD)
+        self._keep_u, self._keep_v, self._threshold, self._level = (np.float32(value) for value in constants)
+
+    def __call__(self, observation: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Actions float32 [S, M, act_dim] for normalised observations float32 [S, M, obs_dim].
+
+        `generators`, one a seed, serve Poisson coding.
+        """
+        spikes = self._encode(observation, generators)
+        steps, seeds, count = spikes.shape[:3]
+        for weight, bias in zip(self._weights, self._biases, strict=True):
+            n_in, n_out = weight.shape[1:]
+            if seeds == 1:
+                current = spikes.reshape(-1, n_in) @ weight[0]
+            else:
+                by_seed = spikes.swapaxes(0, 1).reshape(seeds, steps * count, n_in)
+                current = (by_seed @ weight).reshape(seeds, steps, count, n_out).swapaxes(0, 1)
+            current = current.reshape(steps, seeds, count, n_out) + bias[:, None]
+            spikes = self._integrate(current.reshape(steps, -1)).reshape(current.shape)
+        rates = np.add.reduce(spikes, axis=0) / np.float32(steps)
+        weighted = rates.reshape(seeds, count, *self._decoder_weight.shape[1:]) * self._decoder_weight[:, None]
+        drive = np.add.reduce(weighted, axis=-1) + self._decoder_bias[:, None]
+        action: np.ndarray = self._middle + self._half * np.tanh(drive)
+        return action
+
+    def _encode(self, observation: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Spikes float32 [T, S, M, obs_dim * P]."""
+        std = np.maximum(self._std, np.float32(MIN_ENCODER_STD))[:, None]
+        distance = observation[..., None] - self._mean[:, None]
+        distance /= std
+        activation = np.exp(np.float32(-0.5) * np.square(distance)).reshape(*observation.shape[:2], -1)
+        steps = self._settings.time_steps
+        if self._settings.coding == "poisson":
+            draws = [generator.random((steps, *activation.shape[1:]), np.float32) for generator in generators]
+            drawn: np.ndarray = (np.stack(draws, axis=1) < activation).astype(np.float32)
+            return drawn
+        drive, level = activation.ravel(), np.zeros(activation.size, np.float32)
+        spikes = np.empty((steps, activation.size), bool)
+        for spike in spikes:
+            np.add(level, drive, level)
+            np.greater(level, self._level, spike)
+            np.subtract(level, np.multiply(self._level, spike), level)
+        out: np.ndarray = spikes.astype(np.float32).reshape(steps, *activation.shape)
+        return out
+
+    def _integrate(self, current: np.ndarray) -> np.ndarray:
+        """Spikes float32 of LIF neurons for synaptic input [T, n]; rows of one axis, in place: each call counts."""
+        multiply, add, greater, keep_u, keep_v = np.multiply, np.add, np.greater, self._keep_u, self._keep_v
+        spikes = np.empty(current.shape, bool)
+        u, v = current[0], current[0].copy()
+        before = greater(v, self._threshold, spikes[0])
+        for t in range(1, len(current)):
+            multiply(u, keep_u, u)
+            add(u, current[t], u)
+            np.putmask(v, before, 0.0)
+            multiply(v, keep_v, v)
+            add(v, u, v)
+            before = greater(v, self._threshold, spikes[t])
+        return spikes.astype(np.float32)
+
+
+class Actions:
+    """Deterministic actions for raw observations: NumPy on the CPU, the torch actor elsewhere."""
+
+    def __init__(self, actor: SpikingActor, normalizer: RunningNormalizer) -> None:
+        self._actor, self._normalizer = actor, normalizer
+        self._numpy = NumpyActor(actor) if normalizer.mean_tensor.device.type == "cpu" else None
+
+    def __call__(self, observation: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Actions [S, M, act_dim] for observations [S, M, obs_dim] as the environment gives them."""
+        import torch
+
+        raw = observation.astype(np.float32)
+        n = self._normalizer
+        if self._numpy is not None:
+            raw -= n.mean_tensor.numpy()[:, None]
+            raw *= n.inverse_std_tensor.numpy()[:, None]
+            return self._numpy(np.minimum(np.maximum(raw, -n.clip), n.clip), generators)
+        with torch.no_grad():
+            action: np.ndarray = self._actor(n(torch.from_numpy(raw).to(n.mean_tensor.device))).cpu().numpy()
+            return action

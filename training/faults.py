@@ -1,0 +1,52 @@
+"""Numbers that are not finite: found, named, and the run ended before they are saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from spikerl_deploy.errors import SpikerlError
+from training.distributed import Group
+from training.td3 import TD3
+
+
+class Faults:
+    """Watches what the environments give and what the updates leave; the last state saved is from before a fault."""
+
+    def __init__(self, out: Path, env_id: str, agent: TD3, group: Group) -> None:
+        self._out, self._env_id, self._agent, self._group = out, env_id, agent, group
+
+    def check_environment(self, step: int, observations: np.ndarray, rewards: np.ndarray | None = None) -> None:
+        """Check observations [n, obs_dim] and rewards [n].
+
+        Raises:
+            SpikerlError: one is not finite.
+        """
+        if not np.isfinite(observations).all():
+            env, place = np.argwhere(~np.isfinite(observations))[0]
+            what = f"observation[{place}] = {observations[env, place]}"
+        elif rewards is not None and not np.isfinite(rewards).all():
+            env = int(np.flatnonzero(~np.isfinite(rewards))[0])
+            what = f"reward = {rewards[env]}"
+        else:
+            return
+        raise self._error(f"'{self._env_id}' gave {what} at step {step} (environment {env}, rank {self._group.rank})")
+
+    def check(self, step: int) -> None:
+        """Check every gradient since the last check; a loss that is not finite has such a gradient.
+
+        A fault is noted by the update in which it arose, so that it may be looked for seldom.
+
+        Raises:
+            SpikerlError: one was not finite.
+        """
+        fault = self._agent.fault()
+        if fault is not None:
+            update, name = fault
+            raise self._error(f"the gradient of {name} is not finite at update {update}, found at step {step}")
+
+    def _error(self, what: str) -> SpikerlError:
+        pointer = self._out / "resume" / "latest.json"
+        kept = f"the last good checkpoint is {self._out / 'checkpoints' / 'last.pt'}; " if pointer.is_file() else ""
+        return SpikerlError(f"{what}; the run is stopped", f"{kept}try --set actor_lr=1e-4 --set critic_lr=1e-4")

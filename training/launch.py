@@ -1,0 +1,101 @@
+"""`spikerl train --ranks N`: the ranks of one machine as processes of their own, as torchrun would start them.
+
+Unlike torchrun it passes on a rank's exit code and its one-line error as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import IO
+
+from spikerl_deploy.errors import SpikerlError
+
+GRACE_S = 20.0  # for the others to end after one rank has failed, before they are killed
+POLL_S = 0.05
+
+
+def launch_ranks(ranks: int, arguments: Sequence[str]) -> int:
+    """Run `spikerl ARGUMENTS` as that many ranks; the exit code of the first that failed, or 0.
+
+    Rank 0 has the terminal. What the others write is shown if one of them fails. SIGINT and SIGTERM go to all of them.
+
+    Raises:
+        SpikerlError: a number of ranks that makes no sense.
+    """
+    if ranks < 1:
+        raise SpikerlError(f"--ranks {ranks} is no number of ranks", "give at least 1")
+    port = _free_port()
+    logs = [tempfile.TemporaryFile("w+") for _ in range(ranks)]  # noqa: SIM115 - closed below
+    processes = [_start(rank, ranks, port, arguments, logs[rank]) for rank in range(ranks)]
+    previous = {
+        number: signal.signal(number, lambda number, _frame: _send(processes, number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        return _wait(processes, logs)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for log in logs:
+            log.close()
+
+
+def _start(rank: int, ranks: int, port: int, arguments: Sequence[str], log: IO[str]) -> subprocess.Popen[bytes]:
+    place = {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    output = None if rank == 0 else log
+    # a process group of its own: a Ctrl-C of the terminal would otherwise arrive twice, and the second one kills
+    return subprocess.Popen(
+        [sys.executable, "-m", "spikerl_deploy", *arguments],
+        env=os.environ | place, stdout=output, stderr=output, process_group=0,
+    )  # fmt: skip
+
+
+def _wait(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[str]]) -> int:
+    while all(process.poll() is None for process in processes):
+        time.sleep(POLL_S)
+    while not any(process.poll() for process in processes) and any(process.poll() is None for process in processes):
+        time.sleep(POLL_S)
+    codes = [process.poll() for process in processes]
+    if all(code == 0 for code in codes):
+        return 0
+    failed = [rank for rank, code in enumerate(codes) if code]
+    first = failed[0]
+    _end(processes)
+    if first != 0 and processes[0].returncode != processes[first].returncode:
+        logs[first].seek(0)
+        print(f"rank {first}: {logs[first].read().strip()}", file=sys.stderr)
+    code = processes[first].returncode
+    return 128 - code if code < 0 else code
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Let the ranks end by themselves for a while, as they do when all were interrupted, then make them."""
+    deadline = time.monotonic() + GRACE_S
+    while time.monotonic() < deadline and any(process.poll() is None for process in processes):
+        time.sleep(POLL_S)
+    _send(processes, signal.SIGKILL)
+    for process in processes:
+        process.wait()
+
+
+def _send(processes: list[subprocess.Popen[bytes]], number: int) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
