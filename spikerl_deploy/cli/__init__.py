@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from spikerl_deploy._version import __version__
-from spikerl_deploy.cli import backends, doctor, export, inspect, simulate, sweep, train
+from spikerl_deploy.cli import backends, compare_runs, doctor, export, inspect, simulate, sweep, train
 from spikerl_deploy.cli.common import Verbosity
 from spikerl_deploy.errors import SpikerlError
 
@@ -33,6 +33,7 @@ app.command("sweep")(sweep.sweep)
 app.command("export")(export.export)
 app.command("simulate")(simulate.simulate)
 app.command("inspect")(inspect.inspect)
+app.command("compare-runs")(compare_runs.compare_runs)
 app.command("doctor")(doctor.doctor)
 app.add_typer(backends.app, name="backends")
 

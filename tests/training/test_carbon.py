@@ -1,21 +1,25 @@
-"""Energy tracking: inert when off, figures with their kind when on."""
+"""Energy tracking: inert when off, figures with their kind when on, energy and time by section, runs that resume."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+import training.carbon
 from spikerl_deploy.errors import SpikerlError
-from training.carbon import CarbonTracker
+from training.carbon import SECTIONS, CarbonTracker
 
 
 def test_switched_off_it_is_inert_and_does_not_import_codecarbon() -> None:
     program = (
         "import sys; from training.carbon import CarbonTracker; "
-        "assert CarbonTracker(False, 'USA').stop() == {'tracked': False}; assert 'codecarbon' not in sys.modules"
+        "figures = CarbonTracker(False, 'USA').stop(); assert figures['tracked'] is False; "
+        "assert 'codecarbon' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
@@ -38,24 +42,202 @@ def test_switched_on_it_gives_joules_with_their_kind(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_emissions_follow_the_countrys_carbon_intensity() -> None:
-    def intensity(country: str) -> float:
-        tracker = CarbonTracker(True, country)
-        sum(i * i for i in range(100_000))
-        figures = tracker.stop()
-        return figures["emissions_kg_co2eq"] / (figures["total_energy_joule"] / 3.6e6)
+@pytest.mark.parametrize(("country", "grams"), [("FRA", 56.0), ("POL", 662.0)])  # nuclear, coal; table of 2023
+def test_emissions_follow_the_countrys_carbon_intensity_and_name_its_source(country: str, grams: float) -> None:
+    figures = CarbonTracker(True, country).stop()
+    used = figures["emissions_kg_co2eq"] * 1e3 / (figures["total_energy_joule"] / 3.6e6)
+    assert used == pytest.approx(grams, rel=0.2)
+    intensity = figures["carbon_intensity"]
+    assert intensity["value"] == pytest.approx(used) and intensity["unit"] == "g CO2eq/kWh"
+    assert f"mean of {country} in 20" in intensity["source"]
 
-    assert intensity("FRA") < 0.15 < 0.5 < intensity("POL")  # kg CO2eq a kWh: nuclear, coal
+
+def test_an_intensity_set_in_codecarbons_own_configuration_is_not_called_the_countrys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CODECARBON_FORCE_CARBON_INTENSITY_G_CO2E_KWH", "10")
+    intensity = CarbonTracker(True, "FRA").stop()["carbon_intensity"]
+    assert intensity["value"] == pytest.approx(10) and "configuration" in intensity["source"]
 
 
 def test_the_cpu_counts_as_measured_where_codecarbon_reads_rapl_and_only_there() -> None:
     tracker = CarbonTracker(True, "USA")
     modes = [getattr(part, "_mode", None) for part in tracker._tracker._hardware]
     assert any(modes), "CodeCarbon names its CPU mode otherwise now"
-    assert (tracker.stop()["energy_joule"]["cpu"]["kind"] == "measured") == ("intel_rapl" in modes)
+    figures = tracker.stop()
+    assert (figures["energy_joule"]["cpu"]["kind"] == "measured") == ("intel_rapl" in modes)
+    assert figures["total_energy_kind"] == "modelled"  # the RAM always is
 
 
 @pytest.mark.parametrize("country", ["Atlantis", "fra", ""])
 def test_a_country_without_carbon_intensity_is_refused_not_replaced(country: str) -> None:
     with pytest.raises(SpikerlError, match=f"country '{country}'"):
         CarbonTracker(True, country)
+
+
+def spend(tracker: CarbonTracker, **seconds: float) -> None:
+    for section, duration in seconds.items():
+        tracker.section(section)
+        time.sleep(duration)
+
+
+def test_sections_get_their_seconds_and_add_up_to_the_whole_energy() -> None:
+    tracker = CarbonTracker(True, "FRA")
+    spend(tracker, collecting=0.2, updating=0.5)
+    spend(tracker, collecting=0.1, evaluating=0.05, updating=0.1)
+    figures = tracker.stop()
+    sections = figures["sections"]
+    assert tuple(sections) == SECTIONS
+    assert sections["collecting"]["seconds"] == pytest.approx(0.3, abs=0.1)
+    assert sections["updating"]["seconds"] == pytest.approx(0.6 + 0.06, abs=0.15)  # with the last measurement
+    assert 0.04 < sections["evaluating"]["seconds"] < 0.2
+    seconds = sum(part["seconds"] for part in sections.values())
+    assert seconds == pytest.approx(figures["duration_s"], abs=0.05) and figures["untracked_s"] == 0
+    assert sum(part["energy_joule"] for part in sections.values()) == pytest.approx(figures["total_energy_joule"])
+    assert sum(part["share"] for part in sections.values()) == pytest.approx(1)
+    assert {part["kind"] for part in sections.values()} == {"modelled"}
+    assert "15 s" in figures["division"]
+
+
+def test_each_interval_is_divided_by_its_own_time_not_by_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = CarbonTracker(True, "FRA")
+    meter = iter([10.0, 100.0, 100.0, 140.0])  # joules in all, as CodeCarbon would report them
+
+    def measured() -> None:
+        tracker._latest.data.energy_consumed = next(meter) / 3.6e6
+
+    monkeypatch.setattr(tracker._tracker, "flush", measured)
+    monkeypatch.setattr(tracker._tracker, "stop", measured)
+    clock = iter(
+        [
+            {"setup": 1.0, "collecting": 0.0, "updating": 0.0, "evaluating": 0.0},  # 10 J of set-up
+            {"setup": 1.0, "collecting": 3.0, "updating": 6.0, "evaluating": 0.0},  # 90 J in 9 s
+            {"setup": 1.0, "collecting": 3.0, "updating": 7.0, "evaluating": 0.0},  # the meter stands still: waits
+            {"setup": 1.0, "collecting": 3.0, "updating": 7.0, "evaluating": 3.0},  # 40 J in 4 s
+        ]
+    )
+    tracker._divided_s, tracker._divided_joule = dict.fromkeys(SECTIONS, 0.0), 0.0
+    tracker._joule = dict.fromkeys(SECTIONS, 0.0)
+    monkeypatch.setattr(tracker._clock, "read", lambda: next(clock))
+    for last in (False, False, False, True):
+        tracker._measure(last)
+    assert tracker._joule == pytest.approx({"setup": 10, "collecting": 30, "updating": 60 + 10, "evaluating": 30})
+    tracker._stopping.set()
+
+
+def test_the_energy_of_a_section_includes_the_time_up_to_the_end() -> None:
+    tracker = CarbonTracker(True, "FRA")
+    spend(tracker, updating=0.1)
+    before = tracker.totals()
+    spend(tracker, evaluating=0.4)
+    figures = tracker.stop()
+    watts = figures["total_energy_joule"] / figures["duration_s"]
+    evaluating = figures["sections"]["evaluating"]
+    assert evaluating["energy_joule"] == pytest.approx(watts * evaluating["seconds"], rel=0.3)
+    assert before["joule"]["evaluating"] == 0 < before["joule"]["updating"]
+
+
+def test_a_run_of_milliseconds_has_the_energy_of_milliseconds_not_none() -> None:
+    tracker = CarbonTracker(True, "FRA")
+    tracker.section("collecting")
+    figures = tracker.stop()
+    # CodeCarbon models no machine below a watt; a run that took no measurement at its end would have a thousandth
+    assert figures["total_energy_joule"] > 1.0 * figures["duration_s"] > 0
+    assert figures["sections"]["collecting"]["energy_joule"] > 0
+
+
+def test_measurements_come_by_themselves_during_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.carbon, "INTERVAL_S", 0.1)
+    tracker = CarbonTracker(True, "FRA")
+    tracker.section("updating")
+    deadline = time.monotonic() + 5
+    while tracker._joule["updating"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert tracker._joule["updating"] > 0
+    tracker.stop()
+    assert not tracker._thread.is_alive()
+
+
+def test_a_resumed_run_adds_to_what_it_had_spent() -> None:
+    first = CarbonTracker(True, "FRA")
+    spend(first, updating=0.3)
+    stored = json.loads(json.dumps(first.totals(), allow_nan=False))  # as a checkpoint holds it
+    first.stop()
+    second = CarbonTracker(True, "FRA", stored)
+    spend(second, updating=0.2)
+    figures = second.stop()
+    alone = second._joule["updating"]
+    assert figures["sections"]["updating"]["energy_joule"] == pytest.approx(stored["joule"]["updating"] + alone)
+    assert figures["sections"]["updating"]["seconds"] >= 0.5
+    assert figures["duration_s"] == pytest.approx(stored["tracked_s"] + 0.26, abs=0.2)
+    values = [part["value"] for part in figures["energy_joule"].values() if part["value"] is not None]
+    assert figures["total_energy_joule"] == pytest.approx(sum(values), rel=1e-6)
+    assert figures["total_energy_joule"] > sum(stored["joule"].values()) > 0
+    assert figures["emissions_kg_co2eq"] > stored["emissions_kg"] > 0
+    assert "mean of FRA" in figures["carbon_intensity"]["source"]
+
+
+def test_a_run_resumed_without_tracking_keeps_its_energy_and_says_for_how_long_there_is_none() -> None:
+    first = CarbonTracker(True, "FRA")
+    spend(first, updating=0.1)
+    stored = first.totals()
+    first.stop()
+    second = CarbonTracker(False, "FRA", stored)
+    spend(second, collecting=0.2)
+    figures = second.stop()
+    assert figures["tracked"] and figures["total_energy_joule"] == pytest.approx(sum(stored["joule"].values()))
+    assert figures["duration_s"] == stored["tracked_s"] and figures["untracked_s"] == pytest.approx(0.2, abs=0.1)
+
+
+def test_a_gpu_metered_in_one_part_of_a_run_keeps_the_seconds_it_was_metered() -> None:
+    first = CarbonTracker(False, "FRA").totals()
+    first["components"] = {"gpu": {"joule": 50.0, "kind": "measured", "seconds": 2.0}}
+    first["joule"]["updating"] = 50.0
+    first["tracked_s"], first["about"] = 2.0, {"source": "", "country": "FRA", "cpu_model": "", "gpu_model": "H100"}
+    second = CarbonTracker(True, "FRA", first)
+    if second.totals()["components"]["gpu"]["seconds"] > 2.0:
+        pytest.skip("this machine meters a GPU")
+    assert second.stop()["energy_joule"]["gpu"] == {"value": 50.0, "kind": "measured", "seconds": 2.0}
+
+
+def test_without_tracking_the_sections_still_have_their_seconds() -> None:
+    tracker = CarbonTracker(False, "USA")
+    spend(tracker, collecting=0.1)
+    figures = tracker.stop()
+    collecting = figures["sections"]["collecting"]
+    assert 0.09 < collecting["seconds"] < 0.3
+    assert (collecting["energy_joule"], collecting["kind"]) == (None, "unmeasured")
+
+
+def test_stopping_twice_gives_the_same_document() -> None:
+    tracker = CarbonTracker(True, "FRA")
+    assert tracker.stop() == tracker.stop()
+
+
+@pytest.mark.parametrize("damage", [{"components": None}, {"seconds": {}}, {"extra": 1}, {"joule": {"setup": "1"}}])
+def test_stored_totals_that_are_damaged_are_refused_in_a_line(damage: dict[str, object]) -> None:
+    stored = CarbonTracker(False, "USA").totals()
+    with pytest.raises(SpikerlError, match="stored energy totals cannot be read"):
+        CarbonTracker(False, "USA", stored | damage)
+
+
+def test_an_unknown_section_is_refused() -> None:
+    with pytest.raises(ValueError, match="no section 'lunch'"):
+        CarbonTracker(False, "USA").section("lunch")
+
+
+def test_a_switch_costs_microseconds_and_a_checkpoint_milliseconds() -> None:
+    tracker = CarbonTracker(True, "FRA")
+    seconds, checkpoints = [], []
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(5_000):
+            tracker.section("collecting")
+            tracker.section("updating")
+        seconds.append((time.perf_counter() - started) / 10_000)
+        started = time.perf_counter()
+        tracker.totals()
+        checkpoints.append(time.perf_counter() - started)
+    tracker.stop()
+    assert min(seconds) < 5e-6  # 0.5 microseconds where nothing else runs
+    assert min(checkpoints) < 20e-3
