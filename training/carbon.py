@@ -14,7 +14,7 @@ from typing import Any
 from spikerl_deploy.errors import SpikerlError, unknown
 
 SCHEMA = "spikerl.emissions/1"
-SECTIONS = ("setup", "collecting", "updating", "evaluating")
+SECTIONS = ("setup", "collecting", "updating", "evaluating", "saving")
 JOULES_PER_KWH = 3.6e6
 INTERVAL_S = 15.0  # between measurements; RAPL's counter wraps after minutes, so a run is no single interval
 UNSCHEDULED_S = 1e8  # CodeCarbon's own timer never fires: it takes no lock, so a flush beside it would count twice

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,7 @@ class ReplayBuffer:
         else:
             # torch.empty leaves pages untouched, so memory grows with what is stored
             self.rows = torch.empty(self.slots, seeds, width, device=device)
+        self._host = self.rows.numpy() if device.type == "cpu" else None
         self._flat = self.rows.view(self.slots * seeds, width)
         self._seed = torch.arange(seeds, device=device).unsqueeze(1)
         self.window = torch.zeros(2, dtype=torch.int64, device=device)
@@ -86,12 +88,15 @@ class ReplayBuffer:
         n = rows.shape[0]
         start = self.total % self.slots
         first = min(n, self.slots - start)
-        source = torch.from_numpy(rows)
-        if self.device.type != "cpu":
-            source = source.pin_memory()  # a copy that the host does not wait for
-        self.rows[start : start + first].copy_(source[:first], non_blocking=True)
+        target: Any
+        source: Any
+        if self._host is not None:
+            target, source = self._host, rows  # a tenth of the time of tensors
+        else:
+            target, source = self.rows, torch.from_numpy(rows).pin_memory().to(self.device, non_blocking=True)
+        target[start : start + first] = source[:first]
         if first < n:
-            self.rows[: n - first].copy_(source[first:], non_blocking=True)
+            target[: n - first] = source[first:]
         self.total += n
         self._set_window()
 

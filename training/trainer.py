@@ -31,6 +31,7 @@ from training.normalizer import RunningNormalizer
 from training.replay import ReplayBuffer, pack, row_width
 from training.resume import read_state, replay_file, save_state
 from training.run_folder import check_run_folder, check_writable, clear_run_folder, seed_folders
+from training.run_state import capture, restore
 from training.runlog import RunLog
 from training.settings import Settings
 from training.td3 import TD3
@@ -41,7 +42,12 @@ LOG_EVERY = 1_000  # environment steps between records of the losses
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a run; returns are means over seeds. `stopped`: `steps`, `stop_return`, `pruned`, `interrupted`."""
+    """Outcome of a run. `stopped` says why: `steps`, `stop_return`, `pruned` or `interrupted`.
+
+    Attributes:
+        best_return, final_return: means over the seeds.
+        per_seed: seed, best and final return of each.
+    """
 
     steps: int
     updates: int
@@ -50,15 +56,20 @@ class Result:
     final_return: float
     stopped: str
     ranks: int = 1
-    seeds: int = 1
+    per_seed: tuple[tuple[int, float, float], ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The result for JSON, which knows no NaN: what is not finite becomes null."""
-        values = vars(self) | {"steps_per_second": self.steps * self.seeds / max(self.seconds, 1e-9)}
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in values.items()
-        }
+        seeds = [dict(zip(("seed", "best_return", "final_return"), own, strict=True)) for own in self.per_seed]
+        rate = self.steps * len(seeds) / max(self.seconds, 1e-9)
+        values = vars(self) | {"per_seed": [_finite(own) for own in seeds], "steps_per_second": rate}
+        return _finite(values)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 class Trainer:
@@ -137,9 +148,9 @@ class Trainer:
         try:
             with disk_errors(self.out), memory_errors(s), interrupts() as signals:
                 if state is None:
-                    self._begin()
+                    self.begin_episodes()
                 else:
-                    self._load(state)
+                    restore(self, state)
                 with RunLog(folders, s.steps, s.tensorboard, self.quiet, marks, earlier, self.step) as log:
                     if state is None:
                         self._save(log)
@@ -150,16 +161,17 @@ class Trainer:
                 write_json(self.out / "emissions.json", self.carbon.stop())  # a run that fails has spent energy too
             self.envs.close()
             self.evaluator.close()
-        final = float(self.last.mean()) if self.evaluated else math.nan
+        last = self.last if self.evaluated else np.full(s.seeds, math.nan)
         result = Result(
-            *(self.step, self.agent.updates, seconds, float(self.best.mean()), final, stopped, self.group.size, s.seeds)
+            *(self.step, self.agent.updates, seconds, float(self.best.mean()), float(last.mean()), stopped),
+            *(self.group.size, tuple(zip(s.all_seeds, self.best.tolist(), last.tolist(), strict=True))),
         )
         if self.first:
             write_json(self.out / "result.json", result.document())
         self.group.leave()
         return result
 
-    def _begin(self, step: int = 0) -> None:
+    def begin_episodes(self, step: int = 0) -> None:
         """Start an episode in every environment."""
         s = self.settings
         numbers = range(step, step + s.num_envs)
@@ -304,55 +316,28 @@ class Trainer:
 
     def _save(self, log: RunLog) -> None:
         """Write the policies as they are, and the state from which the run can go on."""
+        self.carbon.section("saving")
         self.faults.check(self.step)
-        if self.first:
-            for seed in range(self.settings.seeds):
-                self._save_policy("last", seed)
+        for seed in range(self.settings.seeds):
+            self._save_policy("last", seed)
         self.replay.save()
-        state = {
-            "step": self.step, "owed": self.owed, "evaluated": self.evaluated,
-            "best": self.best, "last": self.last, "episode_returns": self.episode_returns,
-            "observation": self.observation, "total": self.replay.total,
-            "agent": self.agent.state_dict(), "normalizer": self.normalizer.state_dict(),
-            "draws": self.draws.state_dict(), "environments": self.envs.state_dict(),
-            "marks": log.marks(), "seconds": log.seconds, "carbon": self.carbon.totals(),
-        }  # fmt: skip
         rank, size = self.group.rank, self.group.size
-        save_state(self.out, self.step, rank, size, self.settings, state, self.group.wait)
+        save_state(self.out, self.step, rank, size, self.settings, capture(self, log), self.group.wait)
 
-    def _load(self, state: dict[str, Any]) -> None:
-        """Take up a state; what of it could not be kept begins anew, and is said."""
-        s = self.settings
-        self.step, self.owed, self.evaluated = int(state["step"]), float(state["owed"]), bool(state["evaluated"])
-        self.best, self.last, self.episode_returns = state["best"], state["last"], state["episode_returns"]
-        self.agent.load_state_dict(state["agent"])
-        self.normalizer.load_state_dict(state["normalizer"])
-        if s.save_replay:
-            self.replay.restore(int(state["total"]))
-        else:
-            self.owed, self.updates_from = 0.0, self.step + max(s.update_after, s.batch_size)
-            self._say(f"the replay buffer was not kept (save_replay): updates go on at step {self.updates_from}")
-        if state["environments"] is not None:
-            self.envs.load_state_dict(state["environments"])
-            self.observation = state["observation"]
-        else:
-            self._say(f"'{s.env}' is not MuJoCo's, its state cannot be kept: its episodes start anew")
-            self.episode_returns = np.zeros_like(self.episode_returns)
-            self._begin(self.step)
-        self.draws.load_state_dict(state["draws"])
-
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line on stderr, before the log is open."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def _save_policy(self, name: str, seed: int) -> None:
-        if self.first:
-            folder = seed_folders(self.out, self.settings.all_seeds)[seed]
-            eval_return = float(self.last[seed]) if self.evaluated else None
-            progress = Progress(self.step, self.agent.updates, eval_return)
-            normalization = self.normalizer.snapshot(seed)
-            path = folder / "checkpoints" / f"{name}.pt"
-            save_checkpoint(path, self.agent.actor, normalization, self.settings, progress, seed)
+        if not self.first:
+            return
+        folder = seed_folders(self.out, self.settings.all_seeds)[seed]
+        eval_return = float(self.last[seed]) if self.evaluated else None
+        progress = Progress(self.step, self.agent.updates, eval_return)
+        normalization = self.normalizer.snapshot(seed)
+        path = folder / "checkpoints" / f"{name}.pt"
+        save_checkpoint(path, self.agent.actor, normalization, self.settings, progress, seed)
 
     def _log_losses(self, log: RunLog) -> None:
         self.faults.check(self.step)

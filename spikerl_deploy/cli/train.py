@@ -104,9 +104,10 @@ def train(
     if output is Format.json:
         print_json(document)
     else:
+        several = f", mean of {settings.seeds} seeds" if settings.seeds > 1 else ""
         console().print(
-            f"{settings.env}: best mean return {result.best_return:.1f} over {settings.eval_episodes} evaluation "
-            f"episodes, final {result.final_return:.1f}; {result.steps} steps in {result.seconds:.0f} s "
+            f"{settings.env}{several}: best mean return {result.best_return:.1f} over {settings.eval_episodes} "
+            f"evaluation episodes, final {result.final_return:.1f}; {result.steps} steps in {result.seconds:.0f} s "
             f"({result.stopped}); run folder {folder}",
             soft_wrap=True,
         )

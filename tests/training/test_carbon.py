@@ -110,10 +110,16 @@ def test_each_interval_is_divided_by_its_own_time_not_by_that_of_the_run(monkeyp
     monkeypatch.setattr(tracker._tracker, "stop", measured)
     clock = iter(
         [
-            {"setup": 1.0, "collecting": 0.0, "updating": 0.0, "evaluating": 0.0},  # 10 J of set-up
-            {"setup": 1.0, "collecting": 3.0, "updating": 6.0, "evaluating": 0.0},  # 90 J in 9 s
-            {"setup": 1.0, "collecting": 3.0, "updating": 7.0, "evaluating": 0.0},  # the meter stands still: waits
-            {"setup": 1.0, "collecting": 3.0, "updating": 7.0, "evaluating": 3.0},  # 40 J in 4 s
+            {"setup": 1.0, "collecting": 0.0, "updating": 0.0, "evaluating": 0.0, "saving": 0.0},  # 10 J of set-up
+            {"setup": 1.0, "collecting": 3.0, "updating": 6.0, "evaluating": 0.0, "saving": 0.0},  # 90 J in 9 s
+            {
+                "setup": 1.0,
+                "collecting": 3.0,
+                "updating": 7.0,
+                "evaluating": 0.0,
+                "saving": 0.0,
+            },  # the meter stands still: waits
+            {"setup": 1.0, "collecting": 3.0, "updating": 7.0, "evaluating": 3.0, "saving": 0.0},  # 40 J in 4 s
         ]
     )
     tracker._divided_s, tracker._divided_joule = dict.fromkeys(SECTIONS, 0.0), 0.0
@@ -121,7 +127,9 @@ def test_each_interval_is_divided_by_its_own_time_not_by_that_of_the_run(monkeyp
     monkeypatch.setattr(tracker._clock, "read", lambda: next(clock))
     for last in (False, False, False, True):
         tracker._measure(last)
-    assert tracker._joule == pytest.approx({"setup": 10, "collecting": 30, "updating": 60 + 10, "evaluating": 30})
+    assert tracker._joule == pytest.approx(
+        {"setup": 10, "collecting": 30, "updating": 60 + 10, "evaluating": 30, "saving": 0}
+    )
     tracker._stopping.set()
 
 
