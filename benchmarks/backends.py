@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine
 from exporters.quantize import quantize
 from simulators.protocol import Session
 from simulators.registry import make_backend
@@ -98,16 +97,6 @@ def same_episodes() -> dict[str, Any]:
     return result
 
 
-def machine() -> dict[str, Any]:
-    """Processor and number of cores that this process may use."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "threads_a_process": 1}
-
-
 def main() -> None:
     """Run both parts and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,7 +110,7 @@ def main() -> None:
         "benchmark": "backends",
         "network": {"sizes": list(SIZES), "time_steps": TIME_STEPS, "activity": ACTIVITY},
         "kind": "measured",
-        "machine": machine(),
+        "machine": {**machine(), "threads_a_process": 1},
         "versions": package_versions(),
         "control_step": time_steps(rows),
         "same_episodes": same_episodes(),

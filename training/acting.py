@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from training.actor import ENCODER_THRESHOLD, MIN_ENCODER_STD, SpikingActor
+from training.graphs import GraphedForward
 from training.normalizer import RunningNormalizer
 
 
@@ -89,16 +92,20 @@ class NumpyActor:
 
 
 class Actions:
-    """Deterministic actions for raw observations: NumPy on the CPU, the torch actor elsewhere."""
+    """Deterministic actions for raw observations: NumPy on the CPU, the torch actor elsewhere.
 
-    def __init__(self, actor: SpikingActor, normalizer: RunningNormalizer) -> None:
-        self._actor, self._normalizer = actor, normalizer
+    `graphed`, for CUDA, replays the actor as a CUDA graph; then all calls must be of one shape.
+    """
+
+    def __init__(self, actor: SpikingActor, normalizer: RunningNormalizer, graphed: bool = False) -> None:
+        self._normalizer = normalizer
         self._numpy = NumpyActor(actor) if normalizer.mean_tensor.device.type == "cpu" else None
+        self._torch: Callable[[Tensor], Tensor] = lambda raw: actor(normalizer(raw))
+        if graphed:
+            self._torch = GraphedForward(self._torch)
 
     def __call__(self, observation: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
         """Actions [S, M, act_dim] for observations [S, M, obs_dim] as the environment gives them."""
-        import torch
-
         raw = observation.astype(np.float32)
         n = self._normalizer
         if self._numpy is not None:
@@ -106,5 +113,5 @@ class Actions:
             raw *= n.inverse_std_tensor.numpy()[:, None]
             return self._numpy(np.minimum(np.maximum(raw, -n.clip), n.clip), generators)
         with torch.no_grad():
-            action: np.ndarray = self._actor(n(torch.from_numpy(raw).to(n.mean_tensor.device))).cpu().numpy()
+            action: np.ndarray = self._torch(torch.from_numpy(raw).to(n.mean_tensor.device)).cpu().numpy()
             return action

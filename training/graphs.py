@@ -1,13 +1,15 @@
-"""CUDA graphs of the update: at batches of a few hundred launching kernels is the work, and a graph launches once."""
+"""CUDA graphs of the update and of acting: at batches of a few hundred launching kernels is the work, and a graph launches once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Losses = dict[str, Tensor]
+Result = TypeVar("Result")
 WARM_UP = 3  # calls on a side stream before capture, as torch asks for; they are real updates
 
 
@@ -31,15 +33,41 @@ class GraphedUpdate:
             return losses
         self._calls[with_actor] += 1
         if self._calls[with_actor] <= WARM_UP:
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                losses = self._body(with_actor)
-            torch.cuda.current_stream().wait_stream(side)
-            return losses
+            return _aside(lambda: self._body(with_actor))
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             losses = self._body(with_actor)
         self._graphs[with_actor] = graph, losses
         graph.replay()  # capturing runs nothing
         return losses
+
+
+class GraphedForward:
+    """Runs a function of one tensor, always of one shape, as a CUDA graph; it may draw as the update may."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self._function = function
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """The function's value, valid until the next call, for a tensor on the host or the device."""
+        if self._graph is None:
+            self._input = value.cuda()
+            for _ in range(WARM_UP):
+                _aside(lambda: self._function(self._input))
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._output = self._function(self._input)
+        self._input.copy_(value)
+        self._graph.replay()
+        return self._output
+
+
+def _aside(body: Callable[[], Result]) -> Result:
+    """Run on a side stream, as torch asks for before a capture."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        result = body()
+    torch.cuda.current_stream().wait_stream(side)
+    return result

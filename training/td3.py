@@ -78,10 +78,10 @@ class TD3:
         count = len(self._lists[self.critic]) + len(self._lists[self.actor])
         self.faults = torch.full((count,), -1, dtype=torch.int64, device=device)
         self._counter = torch.zeros((), dtype=torch.int64, device=device)  # `updates` where a CUDA graph can count it
-        self._critic_gradients, self._actor_gradients = self.critic_gradients, self.actor_gradients
+        self.compiled = compiled
+        self._measured = [_measured(self.critic_gradients), _measured(self.actor_gradients)]
         if compiled:
-            self._critic_gradients = torch.compile(self.critic_gradients, dynamic=False, fullgraph=True)
-            self._actor_gradients = torch.compile(self.actor_gradients, dynamic=False, fullgraph=True)
+            self._measured = [torch.compile(function, dynamic=False, fullgraph=True) for function in self._measured]
 
     def act(self, observation: Tensor) -> Tensor:
         """Deterministic actions [S, B, act_dim] for normalised observations [S, B, obs_dim], in float32."""
@@ -106,9 +106,9 @@ class TD3:
     def step(self, rows: Tensor, normal: Tensor, statistics: Statistics, with_actor: bool) -> dict[str, Tensor]:
         """The update itself; apart from `update` for CUDA graphs, in which the host's counter cannot be."""
         self._counter += 1
-        losses = {"critic_loss": self._descend(0, self.critic, self._critic_gradients, rows, normal, *statistics)}
+        losses = {"critic_loss": self._descend(0, self.critic, rows, normal, *statistics)}
         if with_actor:
-            losses["actor_loss"] = self._descend(1, self.actor, self._actor_gradients, rows, *statistics)
+            losses["actor_loss"] = self._descend(1, self.actor, rows, *statistics)
             with torch.no_grad():
                 self._ema(self._lists[self.actor_target], self._lists[self.actor], 1)
                 self._ema(self._lists[self.critic_target], self._lists[self.critic], 1)
@@ -150,29 +150,24 @@ class TD3:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16)
 
-    def _descend(self, which: int, module: nn.Module, gradients: Callable[..., Any], *arguments: Tensor) -> Tensor:
+    def _descend(self, which: int, module: nn.Module, *arguments: Tensor) -> Tensor:
         """One optimizer step of a module by its gradients, averaged over ranks where there are several."""
-        with torch.set_grad_enabled(not self._is_compiled(gradients)):  # compiled: the gradient is part of the graph
-            losses, grads = gradients(*arguments)
+        with torch.set_grad_enabled(not self.compiled):  # compiled, the gradient is part of the graph
+            losses, grads, sizes = self._measured[which](*arguments)
         if self.average is not None:
-            self.average(grads)
-        self._watch(which, grads)
+            self.average([*grads, sizes])  # all ranks learn of a fault of any
+        self._watch(which, sizes)
         for parameter, grad in zip(self._lists[module], grads, strict=True):
             parameter.grad = grad
         (self.critic_optimizer, self.actor_optimizer)[which].step()
         detached: Tensor = losses.detach()
         return detached
 
-    def _is_compiled(self, gradients: Callable[..., Any]) -> bool:
-        return gradients not in (self.critic_gradients, self.actor_gradients)
-
-    def _watch(self, which: int, grads: Sequence[Tensor]) -> None:
+    def _watch(self, which: int, sizes: Tensor) -> None:
         """Note on the device which gradients are not finite; the host looks when it saves or logs."""
         split = len(self._lists[self.critic])
         faults = self.faults[split:] if which else self.faults[:split]
-        with torch.no_grad():
-            bad = ~torch.isfinite(torch.stack(torch._foreach_norm(list(grads))))
-            faults.copy_(torch.where(bad & (faults < 0), self._counter, faults))
+        faults.copy_(torch.where(torch.isfinite(sizes) | (faults >= 0), faults, self._counter))
 
     def fault(self) -> tuple[int, str] | None:
         """The first update whose gradient was not finite, and the name of the tensor; None if all were."""
@@ -226,6 +221,20 @@ def _gradients(losses: Callable[[Callable[..., Tensor]], Tensor], module: nn.Mod
 
     grads, (_, value) = grad_and_value(total, has_aux=True)({name: p.detach() for name, p in module.named_parameters()})
     return value, list(grads.values())
+
+
+def _measured(
+    gradients: Callable[..., tuple[Tensor, list[Tensor]]],
+) -> Callable[..., tuple[Tensor, list[Tensor], Tensor]]:
+    """The same with a size of each gradient that is finite if all of it is."""
+
+    def run(*arguments: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        losses, grads = gradients(*arguments)
+        if torch.compiler.is_compiling():  # fused where the gradient is made; the foreach kernel is not
+            return losses, grads, torch.stack([grad.square().sum() for grad in grads])
+        return losses, grads, torch.stack(torch._foreach_norm(grads))
+
+    return run
 
 
 def _to_cpu(value: Any) -> Any:

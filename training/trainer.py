@@ -114,10 +114,11 @@ class Trainer:
             self.group.share([*self.agent.actor.parameters(), *self.agent.critic.parameters()])
             self.group.share([*self.agent.actor_target.parameters(), *self.agent.critic_target.parameters()])
         self.draws = Draws(s.all_seeds, self.group.rank, self.device)
-        self.actions = Actions(self.agent.actor, self.normalizer)
         self.envs = Environments(s.env, s.seeds * s.num_envs, s.env_workers)
         self.evaluator = Evaluator(s.env, s.seeds, s.eval_episodes, s.eval_seed, self.group)
         graphed = self.device.type == "cuda" and s.cuda_graphs and self.group.size == 1
+        self.actions = Actions(self.agent.actor, self.normalizer, graphed)
+        self.evaluated_actions = Actions(self.agent.actor, self.normalizer)
         self._updater = GraphedUpdate(self._one_update) if graphed else self._one_update
         self.carbon = CarbonTracker(False, s.country)
         self.step, self.owed = 0, 0.0
@@ -275,7 +276,7 @@ class Trainer:
     def _evaluate(self, log: RunLog) -> None:
         self.carbon.section("evaluating")
         self.faults.check(self.step)
-        returns = self.evaluator(self.actions)
+        returns = self.evaluator(self.evaluated_actions)
         self.last, self.evaluated = returns.mean(axis=1), True
         for seed, own in enumerate(returns):
             log.scalars(self.step, "eval", {"return_mean": own.mean(), "return_std": own.std()}, seed)
