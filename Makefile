@@ -7,14 +7,16 @@ DEMO := out/demo
 # Training, Lava and the tests are many small operations: one thread a process is fastest on shared cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test lint format bench double-pendulum clean
+.PHONY: help install demo test soak lint format bench bench-training bench-gpu double-pendulum clean
 
 help:
 	@echo "make demo     train a small policy, export it, run it on Lava, print the comparison"
 	@echo "make test     the whole test suite, Lava included"
 	@echo "make install  .venv with everything; then: . .venv/bin/activate && spikerl --help"
 	@echo "make lint     ruff and mypy"
-	@echo "make bench    timings of every backend, as JSON in benchmarks/results"
+	@echo "make bench    timings of every backend and of training, as JSON in benchmarks/results"
+	@echo "make bench-gpu  timings of training on a CUDA GPU"
+	@echo "make soak     the longer tests"
 
 install: $(READY)
 
@@ -48,8 +50,18 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)
+soak: $(READY)
+	SPIKERL_SOAK=1 $(BIN)/python -m pytest -q --timeout 1800
+
+bench: $(READY) bench-training
 	$(BIN)/python -m benchmarks.backends --out benchmarks/results/backends.json
+
+bench-training: $(READY)
+	$(BIN)/python -m benchmarks.training --out benchmarks/results/training.json
+
+# Needs a torch with CUDA: install it into .venv in the place of the pinned one, which has none.
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks.training --device cuda --out benchmarks/results/training-cuda.json
 
 double-pendulum: $(READY)
 	$(BIN)/spikerl train --recipe inverted-double-pendulum --seed 0 --out out/double-pendulum/run --force

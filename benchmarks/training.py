@@ -3,8 +3,8 @@
     python -m benchmarks.training --out benchmarks/results/training.json
     python -m benchmarks.training --device cuda --out benchmarks/results/training-cuda.json
 
-The baseline is `benchmarks.popsan_baseline`: PopSAN-TD3, one module call a layer and time step, eager, float32. Sizes are
-HalfCheetah's (17 observations, 6 actions, P 10, T 5, 256-256, batch 100). Baseline and ours alternate within one
+The baseline is `benchmarks.popsan_baseline`: PopSAN-TD3, one module call a layer and time step, eager, float32. Sizes
+are HalfCheetah's (17 observations, 6 actions, P 10, T 5, 256-256, batch 100). Baseline and ours alternate within one
 process, round by round; what counts is the ratio of a round, of which the median and the range are given. A part runs
 in a process of its own with the threads it says. Updates include sampling from the replay buffer.
 """

@@ -72,6 +72,7 @@ class Group:
         """
         self.rank, self.size, self.device = place.rank, place.size, device
         self.backend = None
+        self._host: dist.ProcessGroup | None = None
         if self.size == 1:
             return
         self.backend = ("nccl" if device.type == "cuda" else "gloo") if backend == "auto" else backend
@@ -88,6 +89,8 @@ class Group:
                 f"rank {place.rank} cannot join {place.size} ranks at {where}: {_first_line(error)}",
                 "check MASTER_ADDR and MASTER_PORT, or use --ranks N or torchrun, which set them",
             ) from error
+        if self.backend == "nccl" and dist.is_gloo_available():
+            self._host = dist.new_group(backend="gloo")  # small messages that wait for no GPU
 
     def average(self, tensors: list[Tensor]) -> None:
         """Mean over ranks of each tensor, in place, in one message."""
@@ -98,12 +101,12 @@ class Group:
         torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
     def exchange(self, values: np.ndarray) -> list[np.ndarray]:
-        """The float64 vectors of all ranks, in their order; for small ones."""
+        """The float64 vectors of all ranks, in their order; small ones of equal length."""
         if self.size == 1:
             return [values]
-        mine = torch.from_numpy(values).to(self.device)
+        mine = torch.from_numpy(values).to(self.device if self._host is None else "cpu")
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(everyone, mine)
+        dist.all_gather(everyone, mine, group=self._host)
         return [tensor.cpu().numpy() for tensor in everyone]
 
     def share(self, tensors: Sequence[Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""CUDA graphs of the update and of acting: at batches of a few hundred launching kernels is the work, and a graph launches once."""
+"""CUDA graphs of the update and of acting: at batches of a few hundred most of the work is launching kernels."""
 
 from __future__ import annotations
 

@@ -122,7 +122,8 @@ def _run_trial(plan: SweepPlan, study: SweepStudy, trial: Trial, seen: list[int]
             return bool(seen) or (prune and not at_end)
 
         try:
-            result = Trainer(settings, out, force=True, quiet=True, on_evaluation=look).run()
+            kept = replace(settings, save_replay=False)  # a trial that is lost starts over
+            result = Trainer(kept, out, force=True, quiet=True, on_evaluation=look).run()
         except StudyError:  # in `look`
             raise
         except SpikerlError as error:  # numbers that are not finite, or not enough memory: the point's own

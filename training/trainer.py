@@ -99,7 +99,7 @@ class Trainer:
         torch.set_flush_denormal(
             True
         )  # Adam's moments of neurons without gradient decay into them: up to 10 times slower
-        torch.manual_seed(s.seed)
+        torch.manual_seed(environment_seed(s.seed, place.rank, 0))  # Poisson coding of updates draws from it
         probe = make_environment(s.env)
         spec = environment_spec(probe, s.env)
         probe.close()

@@ -53,6 +53,8 @@ def test_only_the_torch_backend_of_simulators_imports_training() -> None:
         ("spikerl_deploy.cli", ("torch", "gymnasium", "numpy", "h5py", "matplotlib", "mujoco")),
         ("training", ("torch",)),
         ("training.settings", ("torch",)),
+        ("training.compare_runs", ("torch",)),
+        ("training.sweep_space", ("torch", "optuna")),
         ("simulators.lava.worker", ("torch", "gymnasium")),
         ("simulators.lava.backend", ("torch", "lava")),
     ],

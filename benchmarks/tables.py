@@ -1,0 +1,51 @@
+"""The README's table of the training benchmark, from its committed results.
+
+python -m benchmarks.tables benchmarks/results/training.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+CONTENDERS = (("eager", "eager"), ("compiled", "`--compile`"), ("compiled_bf16", "`--compile --bf16`"))
+
+
+def training_table(document: dict[str, Any]) -> str:
+    """Markdown of `benchmarks.training`'s results on the CPU."""
+    results = document["results"]
+    lines = ["| HalfCheetah's sizes, batch 100 | baseline | ours | times faster |", "| --- | --- | --- | --- |"]
+    for threads in (1, 2):
+        row = results[f"update_{threads}_threads"]
+        plural = "s" if threads > 1 else ""
+        for key, name in CONTENDERS:
+            lines.append(_compared(f"one update, {threads} thread{plural}, {name}", row["baseline_ms"], row[key]))
+    action = results["action"]
+    lines.append(_compared("one action, 1 thread", action["baseline_ms"], action["ours"]))
+    lines += ["", "| HalfCheetah-v5, environments | steps/s |", "| --- | --- |"]
+    rates = [
+        (f"acting, stepping, storing: {row['num_envs']} {'in workers' if row['workers'] else 'in one process'}", row)
+        for row in results["environments"]["without_updates"]
+    ]
+    training = results["training"]
+    rates.append((f"training: 1, one update a step, `--compile`, {training['threads']} threads", training))
+    lines += [f"| {what} | {row['steps_per_second']:,.0f} |" for what, row in rates]
+    return "\n".join(lines) + "\n"
+
+
+def _compared(what: str, baseline_ms: float, ours: dict[str, Any]) -> str:
+    low, high = ours["range"]
+    ratio = f"{ours['times_faster']:.1f} ({low:.1f} to {high:.1f})"
+    return f"| {what} | {baseline_ms:.3g} ms | {ours['ms']:.3g} ms | {ratio} |"
+
+
+def main() -> None:
+    """Print the table of one results file."""
+    print(training_table(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))), end="")
+
+
+if __name__ == "__main__":
+    main()
