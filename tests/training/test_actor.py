@@ -12,21 +12,30 @@ from spikerl_deploy.policy import Normalization, Policy, PopulationEncoder
 from training.actor import ENCODER_THRESHOLD, MIN_ENCODER_STD, PopulationEncoderModule, Spaces, SpikingActor
 from training.normalizer import RunningNormalizer
 from training.settings import Settings
+from training.stacked import generators_of
 
 SPACES = Spaces(3, np.float32([-1, -0.5, 2]), np.float32([1, 4, 2.25]))
 
 
-def actor(seed: int = 0, gain: float = 5.0, **settings: object) -> SpikingActor:
-    """An actor with receptive fields off their initial grid, and weights wide enough for every layer to spike."""
-    torch.manual_seed(seed)
-    made = SpikingActor(SPACES, Settings(**{"hidden": (24, 16), "population": 7} | settings))
+def actor(seeds: tuple[int, ...] = (0,), gain: float = 5.0, **settings: object) -> SpikingActor:
+    """An actor with receptive fields off their initial grid, and weights wide enough for every layer to spike.
+
+    What a seed's network is does not depend on the others.
+    """
+    made = SpikingActor(SPACES, Settings(**{"hidden": (24, 16), "population": 7} | settings), generators_of(seeds))
     with torch.no_grad():
-        made.encoder.mean += 0.1 * torch.randn_like(made.encoder.mean)
-        made.encoder.std *= 1 + 0.5 * torch.rand_like(made.encoder.std)
-        for layer in made.layers:
-            layer.weight *= gain
+        for place, seed in enumerate(seeds):
+            g = torch.Generator().manual_seed(100 + seed)
+            made.encoder.mean[place] += 0.1 * torch.randn(made.encoder.mean.shape[1:], generator=g)
+            made.encoder.std[place] *= 1 + 0.5 * torch.rand(made.encoder.std.shape[1:], generator=g)
+        for weight in made.weights:
+            weight *= gain
         made.decoder_weight *= 3
     return made
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def run_policy(policy: Policy, observation: np.ndarray) -> np.ndarray:
@@ -40,68 +49,109 @@ def run_policy(policy: Policy, observation: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("time_steps", [2, 5])
 @pytest.mark.parametrize("hidden", [(24,), (24, 16)])
-def test_actions_equal_those_of_the_exported_policy(time_steps: int, hidden: tuple[int, ...]) -> None:
-    made = actor(hidden=hidden, time_steps=time_steps, current_decay=0.25, voltage_decay=0.5, v_threshold=0.75)
+@pytest.mark.parametrize("seeds", [(0,), (3, 0, 8)])
+def test_actions_equal_those_of_the_exported_policies(
+    seeds: tuple[int, ...], time_steps: int, hidden: tuple[int, ...]
+) -> None:
+    made = actor(seeds, hidden=hidden, time_steps=time_steps, current_decay=0.25, voltage_decay=0.5, v_threshold=0.75)
     rng = np.random.default_rng(0)
-    normalizer = RunningNormalizer(3, 2.0, torch.device("cpu"))
-    for row in rng.normal([0, 5, -1], [1, 3, 0.2], (100, 3)):
-        normalizer.observe(row)
-    normalizer.refresh()
-    raw = rng.normal([0, 5, -1], [1, 3, 0.2], (64, 3)).astype(np.float32)
+    normalizer = RunningNormalizer(len(seeds), 3, 2.0, torch.device("cpu"))
+    centres = np.arange(len(seeds))[:, None, None] * 3 + [0, 5, -1]  # each seed has seen something else
+    normalizer.observe(rng.normal(centres, [1, 3, 0.2], (len(seeds), 100, 3)))
+    normalizer.merge()
+    raw = rng.normal(centres, [1, 3, 0.2], (len(seeds), 64, 3)).astype(np.float32)
     with torch.no_grad():
         actions = made(normalizer(torch.from_numpy(raw))).numpy()
-    np.testing.assert_allclose(run_policy(made.to_policy(normalizer.snapshot(), "x"), raw), actions, atol=1e-5)
-    assert len(np.unique(actions.round(4), axis=0)) > 10, "the test distinguishes nothing"
+    for i in range(len(seeds)):
+        policy = made.to_policy(normalizer.snapshot(i), "x", i)
+        np.testing.assert_allclose(run_policy(policy, raw[i]), actions[i], atol=1e-5)
+        assert len(np.unique(actions[i].round(4), axis=0)) > 10, "the test distinguishes nothing"
+    assert actions.shape == (len(seeds), 64, 3)
+
+
+def test_a_seeds_actor_is_and_acts_beside_others_as_it_would_alone() -> None:
+    together, o = actor((3, 0, 8)), normal(3, 40, 3)
+    actions = together(o)
+    for place, seed in enumerate((3, 0, 8)):
+        alone = actor((seed,))
+        for (name, mine), reference in zip(together.named_parameters(), alone.parameters(), strict=True):
+            assert torch.equal(mine[place], reference[0]), name
+        torch.testing.assert_close(actions[place], alone(o[place : place + 1])[0], rtol=1e-5, atol=1e-5)
+    assert not torch.equal(together(o[:1].expand(3, -1, -1))[0], together(o[:1].expand(3, -1, -1))[1])
+
+
+def test_the_action_of_one_seed_has_no_gradient_in_the_others() -> None:
+    made = actor((3, 0, 8))
+    made(normal(3, 40, 3))[1].square().sum().backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.grad is not None and parameter.grad[1].any(), name
+        assert not parameter.grad[0].any() and not parameter.grad[2].any(), name
+
+
+def test_layers_start_distributed_like_linear_layers_and_receptive_fields_on_a_grid() -> None:
+    made = SpikingActor(SPACES, Settings(hidden=(200, 150), population=40, encoder_std=0.25), generators_of([0, 1]))
+    for weight, bias, n_in in zip(made.weights, made.biases, (120, 200, 150), strict=True):
+        linear = torch.nn.Linear(n_in, 200)
+        assert weight.abs().max() <= n_in**-0.5 * 1.0001
+        torch.testing.assert_close(weight.std(), linear.weight.std(), rtol=0.1, atol=0)
+        assert 0.5 * n_in**-0.5 < bias.abs().max() <= n_in**-0.5 * 1.0001
+    assert made.encoder.mean.shape == made.encoder.std.shape == (2, 3, 40)
+    torch.testing.assert_close(made.encoder.mean[1, 2], torch.linspace(-3, 3, 40))
+    assert (made.encoder.std == 0.25).all()
+    assert 0.9 * 40**-0.5 < made.decoder_weight.abs().max() <= 40**-0.5 * 1.0001
 
 
 def test_actions_lie_within_each_dimensions_own_bounds_and_reach_them() -> None:
-    made = actor()
+    made = actor((0, 1))
     with torch.no_grad():
-        middle = made(torch.zeros(5, 3))
+        middle = made(torch.zeros(2, 5, 3))
         made.decoder_bias.fill_(50.0)
-        high = made(torch.randn(5, 3))
+        high = made(normal(2, 5, 3))
         made.decoder_bias.fill_(-50.0)
-        low = made(torch.randn(5, 3))
-    np.testing.assert_allclose(high, np.tile(SPACES.action_high, (5, 1)), rtol=1e-6)
-    np.testing.assert_allclose(low, np.tile(SPACES.action_low, (5, 1)), rtol=1e-6)
+        low = made(normal(2, 5, 3))
+    np.testing.assert_allclose(high, np.tile(SPACES.action_high, (2, 5, 1)), rtol=1e-6)
+    np.testing.assert_allclose(low, np.tile(SPACES.action_low, (2, 5, 1)), rtol=1e-6)
     assert (middle.numpy() > SPACES.action_low).all() and (middle.numpy() < SPACES.action_high).all()
 
 
 def test_the_encoders_spikes_equal_the_numpy_codecs() -> None:
-    module = actor(time_steps=8).encoder
-    observation = torch.randn(200, 3) * 2
-    mean, std = module.mean.detach().numpy(), module.std.detach().numpy()
+    made = actor((0, 5), time_steps=8)
+    observation = normal(2, 200, 3) * 2
     with torch.no_grad():
-        ours = module(observation).numpy().swapaxes(0, 1) > 0
-    policy = actor(time_steps=8).to_policy(Normalization(np.zeros(3), np.ones(3), clip=100.0), "x")
-    theirs = encode(policy, observation.numpy(), [])
-    # torch's and NumPy's exp differ in the last bit: leave out what comes that close to the threshold
-    exact = np.exp(-0.5 * ((observation.numpy()[..., None].astype(float) - mean) / std) ** 2).reshape(200, -1)
-    level, clear = np.zeros_like(exact), np.ones(exact.shape, bool)
-    for _ in range(8):
-        level += exact
-        clear &= abs(level - ENCODER_THRESHOLD) > 1e-5
-        level -= ENCODER_THRESHOLD * (level > ENCODER_THRESHOLD)
-    assert clear.mean() > 0.99 and 0.05 < ours.mean() < 0.5
-    np.testing.assert_array_equal(ours.swapaxes(1, 2)[clear], theirs.swapaxes(1, 2)[clear])
+        spikes = made.encoder(observation).numpy() > 0
+    assert spikes.shape == (2, 8, 200, 21) and 0.05 < spikes.mean() < 0.5
+    for i in range(2):
+        mean, std = made.encoder.mean[i].detach().numpy(), made.encoder.std[i].detach().numpy()
+        policy = made.to_policy(Normalization(np.zeros(3), np.ones(3), clip=100.0), "x", i)
+        theirs = encode(policy, observation[i].numpy(), [])
+        # torch's and NumPy's exp differ in the last bit: leave out what comes that close to the threshold
+        exact = np.exp(-0.5 * ((observation[i].numpy()[..., None].astype(float) - mean) / std) ** 2).reshape(200, -1)
+        level, clear = np.zeros_like(exact), np.ones(exact.shape, bool)
+        for _ in range(8):
+            level += exact
+            clear &= abs(level - ENCODER_THRESHOLD) > 1e-5
+            level -= ENCODER_THRESHOLD * (level > ENCODER_THRESHOLD)
+        assert clear.mean() > 0.99
+        np.testing.assert_array_equal(spikes[i].transpose(1, 2, 0)[clear], theirs.swapaxes(1, 2)[clear])
 
 
 def test_each_observation_dimension_drives_its_own_population() -> None:
     module = PopulationEncoderModule(3, Settings(population=5))
     with torch.no_grad():
-        centred = module(torch.tensor([[-3.0, 0.0, 3.0]])).sum(0).reshape(3, 5)
+        centred = module(torch.tensor([[[-3.0, 0.0, 3.0]]])).sum(1).reshape(3, 5)
     assert centred.argmax(1).tolist() == [0, 2, 4]
     assert centred.max(1).values.tolist() == [5, 5, 5]
 
 
 def test_the_gradient_passes_straight_through_the_spikes_to_the_activation() -> None:
-    module = actor(time_steps=4).encoder
-    observation = torch.randn(6, 3, requires_grad=True)
-    weight = torch.randn(4, 6, 21)
+    module = actor((0, 1), time_steps=4).encoder
+    observation = normal(2, 6, 3).requires_grad_()
+    weight = normal(2, 4, 6, 21, seed=1)
     (module(observation) * weight).sum().backward()
     got = [observation.grad, module.mean.grad, module.std.grad]
-    activation = torch.exp(-((observation[..., None] - module.mean) ** 2) / (2 * module.std**2)).reshape(6, 21)
-    expected = torch.autograd.grad((activation * weight.sum(0)).sum(), [observation, module.mean, module.std])
+    mean, std = module.mean.unsqueeze(1), module.std.unsqueeze(1)
+    activation = torch.exp(-((observation[..., None] - mean) ** 2) / (2 * std**2)).reshape(2, 6, 21)
+    expected = torch.autograd.grad((activation * weight.sum(1)).sum(), [observation, module.mean, module.std])
     for mine, reference in zip(got, expected, strict=True):
         assert reference.abs().max() > 0.01
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
@@ -109,8 +159,8 @@ def test_the_gradient_passes_straight_through_the_spikes_to_the_activation() -> 
 
 @pytest.mark.parametrize("coding", ["regular", "poisson"])
 def test_input_spikes_are_zeros_and_ones_with_and_without_gradient(coding: str) -> None:
-    module = actor(coding=coding).encoder
-    observation = torch.randn(50, 3)
+    module = actor((0, 1), coding=coding).encoder
+    observation = normal(2, 50, 3)
     torch.manual_seed(1)
     with_gradient = module(observation).detach()
     torch.manual_seed(1)
@@ -121,45 +171,59 @@ def test_input_spikes_are_zeros_and_ones_with_and_without_gradient(coding: str) 
 
 
 def test_poisson_spikes_are_independent_draws_at_the_rate_of_the_activation() -> None:
-    module = actor(coding="poisson", time_steps=10_000).encoder
-    observation = torch.randn(2, 3)
+    torch.manual_seed(0)
+    module = actor((0, 0), coding="poisson", time_steps=10_000).encoder
+    observation = normal(1, 2, 3).expand(2, -1, -1)
     with torch.no_grad():
         spikes = module(observation)
-        activation = torch.exp(-0.5 * ((observation[..., None] - module.mean) / module.std) ** 2).flatten(1)
-    torch.testing.assert_close(spikes.mean(0), activation, rtol=0, atol=0.025)
-    centred = spikes - spikes.mean(0)
+        activation = torch.exp(-0.5 * ((observation[0, ..., None] - module.mean[0]) / module.std[0]) ** 2).flatten(1)
+    centred = spikes - spikes.mean(1, keepdim=True)
     variance = (activation * (1 - activation)).clamp_min(0.01)
-    assert ((centred[1:] * centred[:-1]).mean(0) / variance).abs().max() < 0.06  # from step to step
-    assert ((centred[:, 0] * centred[:, 1]).mean(0) / variance.amax(0)).abs().max() < 0.06  # from row to row
+    for seed in range(2):
+        torch.testing.assert_close(spikes[seed].mean(0), activation, rtol=0, atol=0.025)
+        own = centred[seed]
+        assert ((own[1:] * own[:-1]).mean(0) / variance).abs().max() < 0.06  # from step to step
+        assert ((own[:, 0] * own[:, 1]).mean(0) / variance.amax(0)).abs().max() < 0.06  # from row to row
+    assert ((centred[0] * centred[1]).mean(0) / variance).abs().max() < 0.06  # from seed to seed
 
 
 def test_a_collapsed_receptive_field_is_the_same_in_training_and_in_the_policy() -> None:
     made = actor()
     with torch.no_grad():
-        made.encoder.std[0, 0] = -0.2
+        made.encoder.std[0, 0, 0] = -0.2
     policy = made.to_policy(Normalization(np.zeros(3), np.ones(3)), "x")
     assert policy.encoder is not None
     assert policy.encoder.std[0, 0] == np.float32(MIN_ENCODER_STD)
     observation = np.float32([[policy.encoder.mean[0, 0], 0.3, -0.3]])
     np.testing.assert_allclose(
-        run_policy(policy, observation), made(torch.from_numpy(observation)).detach().numpy(), atol=1e-5
+        run_policy(policy, observation), made(torch.from_numpy(observation)[None]).detach().numpy()[0], atol=1e-5
     )
 
 
 def test_every_parameter_of_the_actor_is_trained() -> None:
-    made = actor(time_steps=5)
-    made(torch.randn(200, 3)).square().sum().backward()
+    made = actor((0, 1, 2), time_steps=5)
+    made(normal(3, 200, 3)).square().sum().backward()
     for name, parameter in made.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert all(of_seed.any() for of_seed in parameter.grad), name
 
 
 def test_the_policy_carries_the_actors_constants_and_is_a_copy() -> None:
     made = actor(coding="poisson", time_steps=3, current_decay=0.1, voltage_decay=0.2, v_threshold=0.3)
     policy = made.to_policy(Normalization(np.zeros(3), np.ones(3)), "Some-v0")
-    first = policy.layers[0].weight.copy()
+    assert policy.encoder is not None and policy.decoder is not None
+
+    def arrays() -> list[np.ndarray]:
+        assert policy.encoder is not None and policy.decoder is not None
+        of_layers = [array for layer in policy.layers for array in (layer.weight, layer.bias)]
+        return [*of_layers, policy.encoder.mean, policy.encoder.std, policy.decoder.weight, policy.decoder.bias]
+
+    kept = [array.copy() for array in arrays()]
     with torch.no_grad():
-        made.layers[0].weight.zero_()
-    np.testing.assert_array_equal(policy.layers[0].weight, first)
+        for parameter in made.parameters():
+            parameter.add_(1.0)
+    for array, before in zip(arrays(), kept, strict=True):
+        np.testing.assert_array_equal(array, before)
     assert policy.sizes == (21, 24, 16, 21)
     assert {(la.current_decay, la.voltage_decay, la.v_threshold) for la in policy.layers} == {(0.1, 0.2, 0.3)}
     assert (policy.time_steps, policy.env_id) == (3, "Some-v0")
@@ -168,5 +232,6 @@ def test_the_policy_carries_the_actors_constants_and_is_a_copy() -> None:
 
 def test_exporting_leaves_the_arrays_it_was_given_writable() -> None:
     spaces = Spaces(2, np.float32([-1]), np.float32([1]))
-    SpikingActor(spaces, Settings(hidden=(4,))).to_policy(Normalization(np.zeros(2), np.ones(2)), "x")
+    made = SpikingActor(spaces, Settings(hidden=(4,)), generators_of([0]))
+    made.to_policy(Normalization(np.zeros(2), np.ones(2)), "x")
     assert spaces.action_low.flags.writeable

@@ -69,6 +69,18 @@ def test_no_sources_give_the_defaults() -> None:
         ("stop_return=-5", -5.0),
         ("country=FRA", "FRA"),
         ("coding=poisson", "poisson"),
+        ("seeds=5", 5),
+        ("num_envs=8", 8),
+        ("env_workers=true", True),
+        ("save_replay=no", False),
+        ("cuda_graphs=0", False),
+        ("update_to_data=0.25", 0.25),
+        ("update_to_data=2", 2.0),
+        ("checkpoint_every=1e4", 10_000),
+        ("compile=on", "on"),
+        ("dist_backend=mpi", "mpi"),
+        ("surrogate=gaussian", "gaussian"),
+        ("surrogate=arctan", "arctan"),
     ],
 )
 def test_texts_become_the_settings_type(assignment: str, value: object) -> None:
@@ -85,6 +97,12 @@ def test_texts_become_the_settings_type(assignment: str, value: object) -> None:
         *(f"{name}=0" for name in ("update_every", "eval_every", "eval_episodes", "threads")),
         *(f"{name}=0" for name in ("encoder_range", "encoder_std", "v_threshold", "surrogate_width")),
         *(f"{name}=0" for name in ("actor_lr", "critic_lr", "observation_clip")),
+        *(f"{name}=0" for name in ("seeds", "num_envs", "update_to_data", "checkpoint_every")),
+        *(f"{name}=-1" for name in ("seeds", "num_envs", "update_to_data", "checkpoint_every")),
+        *(f"{name}={value}" for name in ("seeds", "num_envs", "checkpoint_every") for value in ("1.5", "x", "true")),
+        *(f"update_to_data={value}" for value in ("nan", "inf", "x")),
+        *(f"{name}=2" for name in ("env_workers", "save_replay", "cuda_graphs")),
+        *("compile=true", "compile=maybe", "dist_backend=smoke", "surrogate=atan"),
         *(f"{name}=-1" for name in ("steps", "seed", "eval_seed", "start_steps", "update_after")),
         *(f"{name}=-0.1" for name in ("explore_noise", "target_noise", "noise_clip", "actor_lr")),
         *(f"{name}={v}" for name in ("current_decay", "voltage_decay", "gamma", "polyak") for v in ("1", "-0.1")),
@@ -124,10 +142,59 @@ def test_a_seed_that_a_generator_would_not_take_is_refused(name: str) -> None:
         from_sources(assignments=[f"{name}={2**32}"])
 
 
+def test_the_seeds_follow_one_another_from_the_first() -> None:
+    assert Settings().all_seeds == (0,)
+    assert Settings(seed=7, seeds=3).all_seeds == (7, 8, 9)
+
+
+def test_the_last_of_several_seeds_must_be_one_that_a_generator_takes() -> None:
+    assert Settings(seed=2**32 - 3, seeds=3).all_seeds[-1] == 2**32 - 1
+    with pytest.raises(SpikerlError, match=f"'seed' = {2**32 - 3} "):
+        Settings(seed=2**32 - 3, seeds=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("surrogate", {"rectangular", "sigmoid", "gaussian", "triangular", "arctan", "fast_sigmoid"}),
+        ("compile", {"auto", "on", "off"}),
+        ("dist_backend", {"auto", "nccl", "gloo", "mpi"}),
+        ("device", {"auto", "cpu", "cuda"}),
+        ("coding", {"regular", "poisson"}),
+    ],
+)
+def test_a_choice_takes_each_of_its_values_and_lists_them_when_it_refuses(name: str, choices: set[str]) -> None:
+    for choice in choices:
+        assert getattr(from_sources(assignments=[f"{name}={choice}"]), name) == choice
+    with pytest.raises(SpikerlError) as refusal:
+        from_sources(assignments=[f"{name}=nonsense"])
+    assert all(choice in refusal.value.message for choice in choices)
+    assert {choice for item in describe_settings() if item["name"] == name for choice in item["choices"]} == choices
+
+
+def test_one_environment_one_seed_and_one_update_a_step_are_the_defaults() -> None:
+    s = Settings()
+    assert (s.seeds, s.num_envs, s.env_workers, s.update_to_data, s.update_every) == (1, 1, False, 1.0, 1)
+    assert (s.save_replay, s.compile, s.cuda_graphs, s.dist_backend) == (True, "auto", True, "auto")
+
+
+@pytest.mark.parametrize("name", ["start_steps", "eval_every", "checkpoint_every", "stop_return"])
+def test_what_a_recipe_sets_a_flag_can_unset(tmp_path: Path, name: str) -> None:
+    config = toml(tmp_path, f"steps = 40_000\n{name} = 123\n")
+    assert getattr(from_sources(config), name) == 123
+    unset = from_sources(config, assignments=[f"{name}=none"])
+    assert getattr(unset, name) == getattr(Settings(steps=40_000), name)
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
         ("steps = true", "steps"),
+        ("seeds = [1, 2]", "seeds"),
+        ("num_envs = true", "num_envs"),
+        ("compile = true", "compile"),
+        ("save_replay = 'off'", "save_replay"),
+        ("update_to_data = true", "update_to_data"),
         ("hidden = 5", "hidden"),
         ("hidden = [true]", "hidden"),
         ("env = 3", "env"),
@@ -177,6 +244,13 @@ def test_what_is_no_assignment_no_toml_or_no_file_is_refused(tmp_path: Path) -> 
         stop_return=st.none() | st.floats(allow_nan=False, allow_infinity=False),
         bf16=st.booleans(),
         steps=st.integers(1, 10**12),
+        seeds=st.integers(1, 100),
+        num_envs=st.integers(1, 100),
+        env_workers=st.booleans(),
+        update_to_data=st.floats(1e-6, 100),
+        checkpoint_every=st.none() | st.integers(1, 10**9),
+        compile=st.sampled_from(["auto", "on", "off"]),
+        save_replay=st.booleans(),
     )
 )
 def test_settings_survive_toml(settings: Settings) -> None:
@@ -197,8 +271,10 @@ def test_random_steps_and_evaluation_interval_follow_the_length_of_the_run(
 ) -> None:
     settings = Settings(steps=steps)
     assert (settings.start_steps, settings.eval_every) == (start_steps, eval_every)
+    assert settings.checkpoint_every == eval_every
     given_ones = Settings(steps=steps, start_steps=0, eval_every=17)
-    assert (given_ones.start_steps, given_ones.eval_every) == (0, 17)
+    assert (given_ones.start_steps, given_ones.eval_every, given_ones.checkpoint_every) == (0, 17, 17)
+    assert Settings(steps=steps, eval_every=17, checkpoint_every=5).checkpoint_every == 5
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.toml")))
