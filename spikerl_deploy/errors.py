@@ -40,3 +40,7 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: str | None = None
     if hint is not None and (many or not near):
         hints.append(f"see: {hint}" if near else hint)
     return SpikerlError(f"unknown {kind} '{value}'; there is: {listed}", " ".join(hints) or None)
+
+
+class CannotWrite(SpikerlError):
+    """A file could not be written: no space, no right."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import CannotWrite, SpikerlError
 
 
 def refuse_overwrite(path: Path, force: bool) -> None:
@@ -40,7 +40,7 @@ def atomic_path(path: Path, force: bool = True) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise SpikerlError(f"cannot write '{path}': {error.strerror}", "choose a writable folder") from error
+        raise CannotWrite(f"cannot write '{path}': {error.strerror}", "choose a writable folder") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -50,7 +50,7 @@ def atomic_path(path: Path, force: bool = True) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise SpikerlError(f"cannot write '{path}': {error.strerror or error}", "check space and rights") from error
+        raise CannotWrite(f"cannot write '{path}': {error.strerror or error}", "check space and rights") from error
     finally:
         temporary.unlink(missing_ok=True)
 

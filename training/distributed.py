@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +96,8 @@ class Group:
     def average(self, tensors: list[Tensor]) -> None:
         """Mean over ranks of each tensor, in place, in one message."""
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        dist.all_reduce(flat)
+        with _others(self.rank):
+            dist.all_reduce(flat)
         flat /= self.size
         parts = flat.split([tensor.numel() for tensor in tensors])
         torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
@@ -106,7 +108,8 @@ class Group:
             return [values]
         mine = torch.from_numpy(values).to(self.device if self._host is None else "cpu")
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(everyone, mine, group=self._host)
+        with _others(self.rank):
+            dist.all_gather(everyone, mine, group=self._host)
         return [tensor.cpu().numpy() for tensor in everyone]
 
     def share(self, tensors: Sequence[Tensor]) -> None:
@@ -123,6 +126,18 @@ class Group:
     def leave(self) -> None:
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _others(rank: int) -> Iterator[None]:
+    """Turn the loss of another rank into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SpikerlError(
+            f"rank {rank} lost another rank: {_first_line(error)}",
+            "see what that rank said; then go on with --resume RUN",
+        ) from error
 
 
 def check_backend(backend: str, device: torch.device) -> None:

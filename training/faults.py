@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from spikerl_deploy.errors import SpikerlError
 from training.distributed import Group
@@ -15,6 +16,7 @@ class Faults:
     """Watches what the environments give and what the updates leave; the last state saved is from before a fault."""
 
     def __init__(self, out: Path, env_id: str, agent: TD3, group: Group) -> None:
+        self._folder = out if len(agent.seeds) == 1 else out / "seed-*"
         self._out, self._env_id, self._agent, self._group = out, env_id, agent, group
 
     def check_environment(self, step: int, observations: np.ndarray, rewards: np.ndarray | None = None) -> None:
@@ -36,7 +38,8 @@ class Faults:
     def check(self, step: int) -> None:
         """Check every gradient since the last check; a loss that is not finite has such a gradient.
 
-        A fault is noted by the update in which it arose, so that it may be looked for seldom.
+        A fault is noted by the update in which it arose, so that it may be looked for seldom. A gradient whose squares
+        overflow counts as not finite.
 
         Raises:
             SpikerlError: one was not finite.
@@ -46,7 +49,18 @@ class Faults:
             update, name = fault
             raise self._error(f"the gradient of {name} is not finite at update {update}, found at step {step}")
 
+    def check_parameters(self, step: int) -> None:
+        """Check what is about to be saved; a step size can overflow a parameter by a gradient that is finite.
+
+        Raises:
+            SpikerlError: a parameter is not finite.
+        """
+        for which, module in (("actor", self._agent.actor), ("critic", self._agent.critic)):
+            for name, value in module.named_parameters():
+                if not torch.isfinite(value).all():
+                    raise self._error(f"{which}.{name} is not finite at step {step}")
+
     def _error(self, what: str) -> SpikerlError:
         pointer = self._out / "resume" / "latest.json"
-        kept = f"the last good checkpoint is {self._out / 'checkpoints' / 'last.pt'}; " if pointer.is_file() else ""
+        kept = f"the last good checkpoint is {self._folder / 'checkpoints' / 'last.pt'}; " if pointer.is_file() else ""
         return SpikerlError(f"{what}; the run is stopped", f"{kept}try --set actor_lr=1e-4 --set critic_lr=1e-4")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import CannotWrite, SpikerlError
+from training.resume import FOLDER, POINTER
 from training.settings import Settings
 
 
@@ -28,15 +29,15 @@ def memory_errors(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(out: Path) -> Iterator[None]:
-    """Turn a failed write of metrics or events into an error that says how to go on."""
+    """Turn a failed write of anything in the run folder into an error that says how to go on, if one can."""
     try:
         yield
-    except OSError as error:
-        if error.strerror is None:
+    except (CannotWrite, OSError) as error:
+        if isinstance(error, OSError) and error.strerror is None:
             raise
-        raise SpikerlError(
-            f"cannot write to '{out}': {error.strerror}", f"free space, then: spikerl train --resume {out}"
-        ) from error
+        what = error.message if isinstance(error, CannotWrite) else f"cannot write to '{out}': {error.strerror}"
+        again = f"--resume {out}" if (out / FOLDER / POINTER).is_file() else f"--out {out} --force"
+        raise SpikerlError(what, f"free space, then: spikerl train {again}") from error
 
 
 @contextmanager

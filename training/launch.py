@@ -17,8 +17,10 @@ from typing import IO
 
 from spikerl_deploy.errors import SpikerlError
 
-GRACE_S = 20.0  # for the others to end after one rank has failed, before they are killed
 POLL_S = 0.05
+SETTLE_S = 0.3  # ranks that fail for the same reason fail at about the same time
+LINGER_S = 3.0  # for the others to end by themselves after one rank has failed, before they are told to
+GRACE_S = 20.0  # for them to save what they can, before they are killed
 
 
 def launch_ranks(ranks: int, arguments: Sequence[str]) -> int:
@@ -65,13 +67,12 @@ def _wait(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[str]]) -> 
         time.sleep(POLL_S)
     while not any(process.poll() for process in processes) and any(process.poll() is None for process in processes):
         time.sleep(POLL_S)
-    codes = [process.poll() for process in processes]
-    if all(code == 0 for code in codes):
+    if all(process.poll() == 0 for process in processes):
         return 0
-    failed = [rank for rank, code in enumerate(codes) if code]
-    first = failed[0]
+    time.sleep(SETTLE_S)
+    first = next(rank for rank, process in enumerate(processes) if process.poll())
     _end(processes)
-    if first != 0 and processes[0].returncode != processes[first].returncode:
+    if first != 0:
         logs[first].seek(0)
         print(f"rank {first}: {logs[first].read().strip()}", file=sys.stderr)
     code = processes[first].returncode
@@ -79,11 +80,12 @@ def _wait(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[str]]) -> 
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Let the ranks end by themselves for a while, as they do when all were interrupted, then make them."""
-    deadline = time.monotonic() + GRACE_S
-    while time.monotonic() < deadline and any(process.poll() is None for process in processes):
-        time.sleep(POLL_S)
-    _send(processes, signal.SIGKILL)
+    """Let the ranks end by themselves for a while, as interrupted ones do; then tell them to; at last make them."""
+    for patience, number in ((LINGER_S, signal.SIGTERM), (GRACE_S, signal.SIGKILL)):
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and any(process.poll() is None for process in processes):
+            time.sleep(POLL_S)
+        _send(processes, number)
     for process in processes:
         process.wait()
 

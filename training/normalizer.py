@@ -44,6 +44,7 @@ class RunningNormalizer:
         else:
             weight = np.ones((*observations.shape[:2], 1)) if chosen is None else chosen[..., None].astype(np.float64)
             count = weight.sum(axis=1)
+            observations = np.where(weight > 0, observations, 0.0)
             mean = (observations * weight).sum(axis=1) / np.maximum(count, 1.0)
             squares = (np.square(observations - mean[:, None]) * weight).sum(axis=1)
         self._pending_count, self._pending_mean, self._pending_squares = _combine(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import CannotWrite, SpikerlError
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class ReplayBuffer:
         try:
             self._file.flush()
         except OSError as error:
-            raise SpikerlError(
+            raise CannotWrite(
                 f"cannot write '{self._file.filename}': {error.strerror}", "check space and rights"
             ) from error
         self._saved = self.total
@@ -141,20 +141,33 @@ class ReplayBuffer:
         self._set_window()
 
 
+def check_file(path: Path, numbers: int) -> None:
+    """Check that a file holds at least so many numbers.
+
+    Raises:
+        SpikerlError: it is missing or shorter.
+    """
+    if not path.is_file() or path.stat().st_size < numbers * 4:
+        what = "is missing" if not path.is_file() else f"holds {path.stat().st_size} bytes of at least {numbers * 4}"
+        raise SpikerlError(f"the replay buffer '{path}' {what}", "restore it, or train again")
+
+
 def _map_file(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """Map a file of float32, made or enlarged as needed with its space on the disk taken at once.
 
     Raises:
         SpikerlError: no space, or no right to write.
     """
-    length = int(np.prod(shape)) * 4
+    length, existed = int(np.prod(shape, dtype=object)) * 4, path.exists()
     try:
         with path.open("ab") as stream:
             if path.stat().st_size < length:
                 os.posix_fallocate(stream.fileno(), 0, length)  # a full disk shows now, not in the middle of the run
         return np.memmap(path, np.float32, "r+", shape=shape)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        if not existed:
+            path.unlink(missing_ok=True)
         raise SpikerlError(
-            f"cannot reserve {length / 1e6:.0f} MB for the replay buffer '{path}': {error.strerror}",
+            f"cannot reserve {length / 1e6:.0f} MB for the replay buffer '{path}': {getattr(error, 'strerror', error)}",
             "free space, or --set buffer_size=100000, or --set save_replay=false",
         ) from error

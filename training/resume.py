@@ -74,8 +74,12 @@ def read_state(out: Path, rank: int) -> dict[str, Any]:
         SpikerlError: it is missing or cannot be read.
     """
     document, _ = _read(out, rank)
-    state: dict[str, Any] = _to_arrays(document["state"])
-    return state
+    state = document.get("state")
+    parts = ("step", "total", "marks", "seconds", "carbon")
+    if not isinstance(state, dict) or not all(name in state for name in parts):
+        raise SpikerlError(f"the state in '{out / FOLDER}' has missing parts", "restore it, or train again")
+    arrays: dict[str, Any] = _to_arrays(state)
+    return arrays
 
 
 def _read(out: Path, rank: int) -> tuple[dict[str, Any], dict[str, int]]:

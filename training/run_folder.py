@@ -15,14 +15,20 @@ def check_run_folder(out: Path, force: bool) -> None:
     Raises:
         SpikerlError: it holds something and `force` is false, holds something that is no run, or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(path.is_file() for path in out.rglob("*"))):
         if not force:
             raise SpikerlError(
                 f"'{out}' exists and is not overwritten", f"go on with it: --resume {out}; or --force, or another --out"
             )
-        if not ((out / "config.toml").is_file() and (out / "checkpoints").is_dir()):
+        if not (out / "checkpoints").is_dir() or not ((out / "config.toml").is_file() or _has_only_begun(out)):
             raise SpikerlError(f"'{out}' is no run folder, --force does not delete it", "choose another --out")
     check_writable(out)
+
+
+def _has_only_begun(out: Path) -> bool:
+    """Whether a run was killed here before it wrote more than its buffer and a half-written file."""
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    return names <= {"checkpoints", "resume", *(path.name for path in out.glob("seed-*"))}
 
 
 def check_writable(out: Path) -> None:
@@ -51,6 +57,13 @@ def clear_run_folder(out: Path, seeds: tuple[int, ...]) -> None:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpikerlError(f"cannot write run folder '{out}': {error.strerror}", "choose another --out") from error
+
+
+def remove_half_written(out: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote; no other may be writing."""
+    for path in out.rglob(".*.*"):
+        if path.is_file():
+            path.unlink()
 
 
 def seed_folders(out: Path, seeds: tuple[int, ...]) -> list[Path]:

@@ -104,7 +104,7 @@ class Settings:
                 object.__setattr__(self, item.name, value)
             choices = item.metadata["choices"]
             if choices and value not in choices:
-                raise unknown(f"value of setting '{item.name}'", str(value), choices)
+                raise unknown(f"value of setting '{item.name}'", str(value), choices, "spikerl train --list-settings")
         if self.start_steps is None:
             object.__setattr__(self, "start_steps", min(10_000, self.steps // 20))
         if self.eval_every is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spikerl_deploy.environments import environment_spec, make_environment
+from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_json, write_text
 from spikerl_deploy.manifest import build_manifest
 from training.acting import Actions
@@ -28,9 +30,15 @@ from training.faults import Faults
 from training.graphs import GraphedUpdate
 from training.guards import disk_errors, interrupts, memory_errors
 from training.normalizer import RunningNormalizer
-from training.replay import ReplayBuffer, pack, row_width
+from training.replay import ReplayBuffer, check_file, pack, row_width
 from training.resume import read_state, replay_file, save_state
-from training.run_folder import check_run_folder, check_writable, clear_run_folder, seed_folders
+from training.run_folder import (
+    check_run_folder,
+    check_writable,
+    clear_run_folder,
+    remove_half_written,
+    seed_folders,
+)
 from training.run_state import capture, restore
 from training.runlog import RunLog
 from training.settings import Settings
@@ -133,16 +141,18 @@ class Trainer:
         """Train until the steps are done, the asked return is reached, or a signal comes; write all artefacts."""
         s = self.settings
         state = read_state(self.out, self.group.rank) if self.resume else None
-        if self.first and not self.resume:
+        # before anything is written: it refuses a country that it does not know
+        self.carbon = CarbonTracker(s.carbon and self.first, s.country, state["carbon"] if state else None)
+        if self.first and self.resume:
+            remove_half_written(self.out)
+        elif self.first:
             clear_run_folder(self.out, s.all_seeds)
         self.group.wait()
-        carbon_before = state["carbon"] if state else None
         with memory_errors(s):
-            self._make_replay(0 if state is None else state["total"])
+            self._make_replay(state["total"] if state else None)
         if self.first:
             write_text(self.out / "config.toml", s.to_toml())
             write_json(self.out / f"manifest{'-resumed' if self.resume else ''}.json", build_manifest(s.seed))
-        self.carbon = CarbonTracker(s.carbon and self.first, s.country, carbon_before)
         folders = seed_folders(self.out, s.all_seeds) if self.first else []
         marks, earlier = (state["marks"], state["seconds"]) if state else (None, 0.0)
         stopped = "steps"
@@ -157,9 +167,12 @@ class Trainer:
                         self._save(log)
                     stopped = self._loop(log, signals)
                     seconds = log.seconds
+                self._write_emissions()
+        except BaseException:
+            with suppress(SpikerlError):  # a run that fails has spent energy too; how it failed matters more
+                self._write_emissions()
+            raise
         finally:
-            if self.first:
-                write_json(self.out / "emissions.json", self.carbon.stop())  # a run that fails has spent energy too
             self.envs.close()
             self.evaluator.close()
         last = self.last if self.evaluated else np.full(s.seeds, math.nan)
@@ -171,6 +184,10 @@ class Trainer:
             write_json(self.out / "result.json", result.document())
         self.group.leave()
         return result
+
+    def _write_emissions(self) -> None:
+        if self.first:
+            write_json(self.out / "emissions.json", self.carbon.stop())
 
     def begin_episodes(self, step: int = 0) -> None:
         """Start an episode in every environment."""
@@ -195,7 +212,7 @@ class Trainer:
             self._take(actions, log)
             interrupted = self._exchange(bool(signals))
             due = self._passed(s.eval_every) or self.step >= s.steps
-            if due or interrupted or self._passed(s.checkpoint_every):
+            if due:  # only then: a save leaves what is owed to the next turn, so that it changes nothing
                 self._learn()
             if self._passed(LOG_EVERY):
                 self._log_losses(log)
@@ -276,6 +293,7 @@ class Trainer:
     def _evaluate(self, log: RunLog) -> None:
         self.carbon.section("evaluating")
         self.faults.check(self.step)
+        self.faults.check_parameters(self.step)  # an actor of NaN acts: no spike is a decision too
         returns = self.evaluator(self.evaluated_actions)
         self.last, self.evaluated = returns.mean(axis=1), True
         for seed, own in enumerate(returns):
@@ -305,20 +323,24 @@ class Trainer:
         """[S * num_envs, ...] as [S, num_envs, ...]."""
         return values.reshape(self.settings.seeds, self.settings.num_envs, *values.shape[1:])
 
-    def _make_replay(self, total: int) -> None:
+    def _make_replay(self, stored: int | None) -> None:
+        """Make the buffer, or open that of a run in which so many transitions a seed had been stored."""
         s, size = self.settings, self.group.size
         local_steps = -(-s.steps // size) + s.num_envs
-        capacity = min(s.buffer_size, max(local_steps, total))
+        capacity = max(min(s.buffer_size, max(local_steps, stored or 0)), s.num_envs)
         wraps = capacity < local_steps
         slack = s.checkpoint_every // size + 2 * s.num_envs if wraps and s.save_replay else 0
         width = row_width(self.spaces.obs_dim, self.spaces.act_dim)
         file = replay_file(self.out, self.group.rank) if s.save_replay else None
-        self.replay = ReplayBuffer(s.seeds, width, max(capacity, s.num_envs), self.device, slack, file)
+        if file is not None and stored is not None:
+            check_file(file, min(stored, capacity + slack) * s.seeds * width)
+        self.replay = ReplayBuffer(s.seeds, width, capacity, self.device, slack, file)
 
     def _save(self, log: RunLog) -> None:
         """Write the policies as they are, and the state from which the run can go on."""
         self.carbon.section("saving")
         self.faults.check(self.step)
+        self.faults.check_parameters(self.step)
         for seed in range(self.settings.seeds):
             self._save_policy("last", seed)
         self.replay.save()

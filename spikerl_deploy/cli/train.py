@@ -87,9 +87,11 @@ def train(
     from training.distributed import find_place
 
     place = find_place(os.environ)
-    if ranks > 1 and place.launcher:
+    if place.launcher and (ranks > 1 or resume is not None):
         if place.size != ranks:
-            raise SpikerlError(f"--ranks {ranks} under {place.launcher} with {place.size} ranks", "leave --ranks out")
+            what = f"'{resume}' was trained with {ranks} ranks" if resume is not None else f"--ranks {ranks}"
+            hint = f"start {ranks}" if resume is not None else "leave --ranks out"
+            raise SpikerlError(f"{what}, {place.launcher} started {place.size}", hint)
     elif ranks != 1:
         from training.launch import launch_ranks
 

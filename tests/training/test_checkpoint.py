@@ -21,19 +21,20 @@ SPACES = Spaces(3, np.float32([-1, 0]), np.float32([1, 5]))
 SETTINGS = Settings(hidden=(9, 8), critic_hidden=(7,), population=4, env="Some-v0", observation_clip=2.0, time_steps=3)
 
 
-def save(path: Path) -> tuple[TD3, RunningNormalizer]:
-    torch.manual_seed(1)
-    agent = TD3(SPACES, SETTINGS, CPU)
-    normalizer = RunningNormalizer(3, SETTINGS.observation_clip, CPU)
-    for row in np.random.default_rng(0).normal(2, 3, (50, 3)):
-        normalizer.observe(row)
-    save_checkpoint(path, agent, normalizer, SPACES, SETTINGS, Progress(70, 20, 12.5))
+def save(path: Path, seeds: tuple[int, ...] = (1,), index: int = 0) -> tuple[TD3, RunningNormalizer]:
+    agent = TD3(SPACES, SETTINGS, CPU, seeds)
+    normalizer = RunningNormalizer(len(seeds), 3, SETTINGS.observation_clip, CPU)
+    normalizer.observe(np.random.default_rng(0).normal(2, 3, (len(seeds), 50, 3)))
+    normalizer.merge()
+    save_checkpoint(path, agent.actor, normalizer.snapshot(index), SETTINGS, Progress(70, 20, 12.5), index)
     return agent, normalizer
 
 
-def test_the_policy_of_a_checkpoint_is_that_of_the_actor_to_the_bit(tmp_path: Path) -> None:
-    agent, normalizer = save(tmp_path / "last.pt")
-    got, expected = policy_of(tmp_path / "last.pt"), agent.actor.to_policy(normalizer.snapshot(), "Some-v0")
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_the_policy_of_a_checkpoint_is_that_of_the_seeds_actor_to_the_bit(tmp_path: Path, index: int) -> None:
+    agent, normalizer = save(tmp_path / "last.pt", (4, 5, 6), index)
+    got = policy_of(tmp_path / "last.pt")
+    expected = agent.actor.to_policy(normalizer.snapshot(index), "Some-v0", index)
     assert got.sizes == expected.sizes == (12, 9, 8, 8)
     assert (got.env_id, got.time_steps) == ("Some-v0", 3)
     for mine, reference in zip(got.layers, expected.layers, strict=True):
@@ -47,16 +48,36 @@ def test_the_policy_of_a_checkpoint_is_that_of_the_actor_to_the_bit(tmp_path: Pa
     assert got.provenance["settings"]["population"] == 4
 
 
-def test_networks_optimizers_and_statistics_come_back(tmp_path: Path) -> None:
-    agent, normalizer = save(tmp_path / "last.pt")
+def test_a_checkpoint_holds_one_policy_and_nothing_that_only_training_needs(tmp_path: Path) -> None:
+    agent, normalizer = save(tmp_path / "last.pt", (4, 5), 1)
     document = load_checkpoint(tmp_path / "last.pt")
-    fresh = TD3(SPACES, SETTINGS, CPU)
-    for name in ("actor", "critic", "actor_target", "critic_target", "actor_optimizer", "critic_optimizer"):
-        getattr(fresh, name).load_state_dict(document["agent"][name])
-    for mine, reference in zip(fresh.critic.parameters(), agent.critic.parameters(), strict=True):
-        assert torch.equal(mine, reference)
-    np.testing.assert_array_equal(document["normalizer"]["mean"].numpy(), normalizer.mean)
-    assert document["normalizer"]["count"] == 50
+    assert set(document) == {"format", "version", "settings", "spaces", "progress", "normalizer", "actor"}
+    state = agent.actor.state_dict()
+    assert set(document["actor"]) == set(state)
+    for name, value in document["actor"].items():
+        assert torch.equal(value, state[name][1:2]), name
+    np.testing.assert_array_equal(document["normalizer"]["mean"].numpy(), normalizer.mean[1].astype(np.float32))
+    np.testing.assert_array_equal(document["normalizer"]["std"].numpy(), normalizer.std()[1].astype(np.float32))
+    assert document["spaces"]["obs_dim"] == 3
+    for name in ("action_low", "action_high"):
+        np.testing.assert_array_equal(document["spaces"][name].numpy(), getattr(SPACES, name))
+
+
+def test_what_is_saved_does_not_change_when_training_goes_on(tmp_path: Path) -> None:
+    agent, normalizer = save(tmp_path / "last.pt")
+    before = policy_of(tmp_path / "last.pt")
+    with torch.no_grad():
+        for parameter in agent.actor.parameters():
+            parameter.zero_()
+    normalizer.observe(np.ones((1, 50, 3)))
+    normalizer.merge()
+    np.testing.assert_array_equal(policy_of(tmp_path / "last.pt").layers[0].weight, before.layers[0].weight)
+
+
+def test_the_settings_that_made_a_policy_come_with_it(tmp_path: Path) -> None:
+    save(tmp_path / "last.pt")
+    stored = policy_of(tmp_path / "last.pt").provenance["settings"]
+    assert Settings(**stored) == SETTINGS
 
 
 def test_a_file_truncated_anywhere_is_refused_with_its_name(tmp_path: Path) -> None:
@@ -99,13 +120,13 @@ def test_a_foreign_torch_file_is_refused(tmp_path: Path, foreign: object) -> Non
 @pytest.mark.parametrize("version", [VERSION + 1, 0, None, "1"])
 def test_another_version_is_refused_and_named(tmp_path: Path, version: object) -> None:
     save(tmp_path / "last.pt")
-    document = load_checkpoint(tmp_path / "last.pt") | {"version": version}
+    document = load_checkpoint(tmp_path / "last.pt") | {"version": version}  # 1 was with all networks in one file
     torch.save(document, tmp_path / "last.pt")
     with pytest.raises(SpikerlError, match=f"version {version}"):
         load_checkpoint(tmp_path / "last.pt")
 
 
-@pytest.mark.parametrize("part", ["settings", "spaces", "agent", "normalizer", "progress"])
+@pytest.mark.parametrize("part", ["settings", "spaces", "actor", "normalizer", "progress"])
 @pytest.mark.parametrize("value", [None, "nonsense", 3])
 def test_a_missing_or_misshapen_part_is_refused(tmp_path: Path, part: str, value: object) -> None:
     path = tmp_path / "last.pt"
@@ -125,9 +146,9 @@ def test_a_missing_or_misshapen_part_is_refused(tmp_path: Path, part: str, value
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "last.pt")
     document = load_checkpoint(tmp_path / "last.pt")
-    document["agent"]["actor"]["layers.0.weight"] = torch.zeros(9, 13)
+    document["actor"]["weights.0"] = torch.zeros(1, 13, 9)
     torch.save(document, tmp_path / "last.pt")
-    with pytest.raises(SpikerlError, match=r"layers\.0\.weight"):
+    with pytest.raises(SpikerlError, match=r"weights\.0"):
         policy_of(tmp_path / "last.pt")
 
 
