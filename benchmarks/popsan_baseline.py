@@ -1,9 +1,10 @@
 """The baseline of the training benchmark: PopSAN-TD3 as one would write it down first.
 
 One module call a layer and time step, eager, float32: autograd records every elementwise operation of every step. Two
-separate critics, PyTorch's default Adam (a loop over parameters), polyak as a loop over parameters. Equations,
-initialisation and defaults as in Tang et al. 2020 (https://arxiv.org/abs/2010.09635): regular coding, T 5, P 10,
-current decay 0.5, voltage decay 0.75, threshold 0.5, rectangular surrogate. Written for this benchmark, from the paper.
+separate critics, PyTorch's default Adam (on the CPU a loop over parameters), polyak as a loop over parameters.
+Equations, initialisation and defaults as in Tang et al. 2020 (https://arxiv.org/abs/2010.09635): regular coding, T 5,
+P 10, current decay 0.5, voltage decay 0.75, threshold 0.5, rectangular surrogate. Written for this benchmark, from the
+paper.
 """
 
 from __future__ import annotations

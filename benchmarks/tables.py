@@ -33,6 +33,12 @@ def training_table(document: dict[str, Any]) -> str:
     training = results["training"]
     rates.append((f"training: 1, one update a step, `--compile`, {training['threads']} threads", training))
     lines += [f"| {what} | {row['steps_per_second']:,.0f} |" for what, row in rates]
+    seeds, buffer = results["seeds"], results["buffer"]
+    lines += ["", "| else | |", "| --- | --- |"]
+    lines.append(
+        f"| one update of five seeds at once, `--compile`, 1 thread | {seeds['five_to_one']:.1f} times one seed's |"
+    )
+    lines.append(f"| buffer of 1,000,000 steps | {buffer['array_mb']:.0f} MB |")
     return "\n".join(lines) + "\n"
 
 

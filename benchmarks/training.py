@@ -157,7 +157,7 @@ def time_actions(device: torch.device, calls: int, rounds: int) -> dict[str, Any
     agent = TD3(SPACES, Settings(), device)
     normalizer = RunningNormalizer(1, OBS_DIM, 3.0, device)
     actions, baseline = (
-        Actions(agent.actor, normalizer),
+        Actions(agent.actor, normalizer, graphed=device.type == "cuda"),
         BaselineTD3(OBS_DIM, ACT_DIM, HIDDEN, POPULATION, TIME_STEPS, str(device)),
     )
     observation = np.random.default_rng(0).standard_normal((1, OBS_DIM))
@@ -229,7 +229,7 @@ def run_part(part: str, device: torch.device, rounds: int) -> Any:
         "num_envs": 1,
         "update_to_data": 1.0,
         "steps_per_second": rate,
-        "hours_for_1m_steps_at_this_rate": 1e6 / rate / 3600,
+        "hours_for_1m_steps_extrapolated": 1e6 / rate / 3600,
     }
 
 

@@ -42,5 +42,11 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: str | None = None
     return SpikerlError(f"unknown {kind} '{value}'; there is: {listed}", " ".join(hints) or None)
 
 
+class RankLost(SpikerlError):
+    """Another rank of a distributed run is gone, which says why itself; the exit code tells a launcher so."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 class CannotWrite(SpikerlError):
     """A file could not be written: no space, no right."""

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import RankLost, SpikerlError
 
 PATIENCE = datetime.timedelta(minutes=10)  # a rank that answers no longer is given up; evaluations take seconds
 DEFAULT_PORT = "29500"  # torchrun's
@@ -106,7 +106,8 @@ class Group:
         """The float64 vectors of all ranks, in their order; small ones of equal length."""
         if self.size == 1:
             return [values]
-        mine = torch.from_numpy(values).to(self.device if self._host is None else "cpu")
+        on_device = self.backend == "nccl" and self._host is None
+        mine = torch.from_numpy(values).to(self.device if on_device else "cpu")
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
         with _others(self.rank):
             dist.all_gather(everyone, mine, group=self._host)
@@ -134,9 +135,9 @@ def _others(rank: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise SpikerlError(
-            f"rank {rank} lost another rank: {_first_line(error)}",
-            "see what that rank said; then go on with --resume RUN",
+        raise RankLost(
+            f"rank {rank} lost another rank: {_first_line(error).partition('. This is')[0]}",
+            "see what that rank said; then: spikerl train --resume RUN",
         ) from error
 
 
@@ -159,15 +160,13 @@ def check_backend(backend: str, device: torch.device) -> None:
 
 def _meet(place: Place, environment: Any) -> None:
     """Complete the variables by which the ranks find each other, for launchers that do not set them."""
-    if place.launcher != "torchrun":
-        if "MASTER_ADDR" not in environment:
-            local = next((environment[name] for name in LOCAL_SIZES if name in environment), str(place.size))
-            if local != str(place.size):
-                raise SpikerlError(
-                    f"{place.size} ranks on several machines, and no MASTER_ADDR to meet at",
-                    "export MASTER_ADDR=HOST of rank 0 (mpirun -x MASTER_ADDR), or use torchrun",
-                )
-        environment.setdefault("MASTER_ADDR", "127.0.0.1")
+    if place.launcher != "torchrun" and "MASTER_ADDR" not in environment:
+        local = next((environment[name] for name in LOCAL_SIZES if name in environment), str(place.size))
+        if local != str(place.size):
+            raise SpikerlError(
+                f"{place.size} ranks on several machines, and no MASTER_ADDR to meet at",
+                "export MASTER_ADDR=HOST of rank 0 (mpirun -x MASTER_ADDR), or use torchrun",
+            )
     environment.setdefault("MASTER_ADDR", "127.0.0.1")
     environment.setdefault("MASTER_PORT", DEFAULT_PORT)
 

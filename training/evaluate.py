@@ -28,7 +28,7 @@ class Evaluator:
         """Undiscounted returns [S, episodes] of the deterministic policies with the present statistics."""
         # Poisson coding draws the same at every evaluation, and nothing from training
         generators = [stream(self._seeds[0] if self._seeds else 0, self._group.rank, EVALUATION) for _ in self._envs]
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
             torch.manual_seed(generators[0].integers(2**32))
             mine = self._play(actions, generators) if self._seeds else np.zeros((len(self._envs), 0))
         returns = np.empty((len(self._envs), self._episodes))

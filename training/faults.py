@@ -36,7 +36,7 @@ class Faults:
         raise self._error(f"'{self._env_id}' gave {what} at step {step} (environment {env}, rank {self._group.rank})")
 
     def check(self, step: int) -> None:
-        """Check every gradient since the last check; a loss that is not finite has such a gradient.
+        """Check every gradient and loss since the last check.
 
         A fault is noted by the update in which it arose, so that it may be looked for seldom. A gradient whose squares
         overflow counts as not finite.
@@ -47,7 +47,8 @@ class Faults:
         fault = self._agent.fault()
         if fault is not None:
             update, name = fault
-            raise self._error(f"the gradient of {name} is not finite at update {update}, found at step {step}")
+            what = f"the gradient of {name}" if "." in name else name
+            raise self._error(f"{what} is not finite at update {update}, found at step {step}")
 
     def check_parameters(self, step: int) -> None:
         """Check what is about to be saved; a step size can overflow a parameter by a gradient that is finite.
@@ -63,4 +64,6 @@ class Faults:
     def _error(self, what: str) -> SpikerlError:
         pointer = self._out / "resume" / "latest.json"
         kept = f"the last good checkpoint is {self._folder / 'checkpoints' / 'last.pt'}; " if pointer.is_file() else ""
-        return SpikerlError(f"{what}; the run is stopped", f"{kept}try --set actor_lr=1e-4 --set critic_lr=1e-4")
+        return SpikerlError(
+            f"{what}; the run is stopped", f"{kept}for a new run try --set actor_lr=1e-4 --set critic_lr=1e-4"
+        )

@@ -1,11 +1,13 @@
-"""What may go wrong around a run, turned into one line or a clean end: memory, disk, signals."""
+"""What may go wrong around a run, turned into one line or a clean end: memory, disk."""
 
 from __future__ import annotations
 
-import signal
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from spikerl_deploy.errors import CannotWrite, SpikerlError
 from training.resume import FOLDER, POINTER
@@ -18,7 +20,8 @@ def memory_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error) and "out of memory" not in str(error):
+        ours = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if not ours:
             raise
         raise SpikerlError(
             f"not enough memory for hidden {list(settings.hidden)}, batch_size {settings.batch_size}, "
@@ -33,26 +36,10 @@ def disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except (CannotWrite, OSError) as error:
-        if isinstance(error, OSError) and error.strerror is None:
+        if isinstance(error, ConnectionError) or (isinstance(error, OSError) and error.strerror is None):
             raise
         what = error.message if isinstance(error, CannotWrite) else f"cannot write to '{out}': {error.strerror}"
         again = f"--resume {out}" if (out / FOLDER / POINTER).is_file() else f"--out {out} --force"
-        raise SpikerlError(what, f"free space, then: spikerl train {again}") from error
-
-
-@contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying, so that the run can save; a second one dies."""
-    seen: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield seen
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        cause = error.__cause__ if isinstance(error, CannotWrite) else error
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise SpikerlError(what, f"{'free space' if full else 'mend that'}, then: spikerl train {again}") from error

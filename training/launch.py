@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import RankLost, SpikerlError
 
+PARENT = "SPIKERL_LAUNCHER"  # names the descriptor by which a rank sees that its launcher lives
 POLL_S = 0.05
 SETTLE_S = 0.3  # ranks that fail for the same reason fail at about the same time
 LINGER_S = 3.0  # for the others to end by themselves after one rank has failed, before they are told to
@@ -32,33 +34,53 @@ def launch_ranks(ranks: int, arguments: Sequence[str]) -> int:
         SpikerlError: a number of ranks that makes no sense.
     """
     if ranks < 1:
-        raise SpikerlError(f"--ranks {ranks} is no number of ranks", "give at least 1")
-    port = _free_port()
+        raise SpikerlError(f"--ranks {ranks} is no number of ranks", "for example --ranks 2")
+    port, processes = _free_port(), []  # type: int, list[subprocess.Popen[bytes]]
     logs = [tempfile.TemporaryFile("w+") for _ in range(ranks)]  # noqa: SIM115 - closed below
-    processes = [_start(rank, ranks, port, arguments, logs[rank]) for rank in range(ranks)]
+    alive, held = os.pipe()  # the ranks see its end when this process is gone, however it went
+    forwarded = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM}
     previous = {
-        number: signal.signal(number, lambda number, _frame: _send(processes, number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda number, _frame: _send(processes, forwarded[signal.Signals(number)]))
+        for number in forwarded
     }
     try:
+        for rank in range(ranks):
+            processes.append(_start(rank, ranks, port, alive, arguments, logs[rank]))
         return _wait(processes, logs)
     finally:
+        _send(processes, signal.SIGKILL)
         for number, handler in previous.items():
             signal.signal(number, handler)
         for log in logs:
             log.close()
+        os.close(alive)
+        os.close(held)
 
 
-def _start(rank: int, ranks: int, port: int, arguments: Sequence[str], log: IO[str]) -> subprocess.Popen[bytes]:
+def end_with_launcher(environment: Mapping[str, str]) -> None:
+    """Tell this process to end, as SIGTERM does, once the one that launched it as a rank is gone."""
+    if PARENT not in environment:
+        return
+
+    def watch(descriptor: int) -> None:
+        os.read(descriptor, 1)  # returns when nobody holds the other end any more
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, args=(int(environment[PARENT]),), name="spikerl-launcher", daemon=True).start()
+
+
+def _start(
+    rank: int, ranks: int, port: int, alive: int, arguments: Sequence[str], log: IO[str]
+) -> subprocess.Popen[bytes]:
     place = {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), PARENT: str(alive),
     }  # fmt: skip
     output = None if rank == 0 else log
-    # a process group of its own: a Ctrl-C of the terminal would otherwise arrive twice, and the second one kills
+    # a process group of its own: a Ctrl-C of the terminal would otherwise arrive twice
     return subprocess.Popen(
         [sys.executable, "-m", "spikerl_deploy", *arguments],
-        env=os.environ | place, stdout=output, stderr=output, process_group=0,
+        env=os.environ | place, stdout=output, stderr=output, process_group=0, pass_fds=(alive,),
     )  # fmt: skip
 
 
@@ -70,13 +92,17 @@ def _wait(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[str]]) -> 
     if all(process.poll() == 0 for process in processes):
         return 0
     time.sleep(SETTLE_S)
-    first = next(rank for rank, process in enumerate(processes) if process.poll())
+    failed = [rank for rank, process in enumerate(processes) if process.poll()]
     _end(processes)
+    causes = [rank for rank in failed if processes[rank].returncode != RankLost.exit_code]
+    # whoever lost another failed because of one that may have ended later than it did
+    causes += [rank for rank, process in enumerate(processes) if process.returncode not in (0, RankLost.exit_code)]
+    first = (causes or failed)[0]
     if first != 0:
         logs[first].seek(0)
         print(f"rank {first}: {logs[first].read().strip()}", file=sys.stderr)
     code = processes[first].returncode
-    return 128 - code if code < 0 else code
+    return 128 - code if code < 0 else 2 if code == RankLost.exit_code else code
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

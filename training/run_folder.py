@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -17,18 +19,12 @@ def check_run_folder(out: Path, force: bool) -> None:
     """
     if out.exists() and (not out.is_dir() or any(path.is_file() for path in out.rglob("*"))):
         if not force:
-            raise SpikerlError(
-                f"'{out}' exists and is not overwritten", f"go on with it: --resume {out}; or --force, or another --out"
-            )
-        if not (out / "checkpoints").is_dir() or not ((out / "config.toml").is_file() or _has_only_begun(out)):
+            resumable = (out / "resume" / "latest.json").is_file()
+            hint = f"go on with it: --resume {out}; or add --force" if resumable else "add --force, or another --out"
+            raise SpikerlError(f"'{out}' exists and is not overwritten", hint)
+        if not ((out / "config.toml").is_file() and (out / "checkpoints").is_dir()):
             raise SpikerlError(f"'{out}' is no run folder, --force does not delete it", "choose another --out")
     check_writable(out)
-
-
-def _has_only_begun(out: Path) -> bool:
-    """Whether a run was killed here before it wrote more than its buffer and a half-written file."""
-    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    return names <= {"checkpoints", "resume", *(path.name for path in out.glob("seed-*"))}
 
 
 def check_writable(out: Path) -> None:
@@ -57,6 +53,39 @@ def clear_run_folder(out: Path, seeds: tuple[int, ...]) -> None:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpikerlError(f"cannot write run folder '{out}': {error.strerror}", "choose another --out") from error
+
+
+class RunLock:
+    """Keeps other processes from training in a run folder; ends with the process at the latest."""
+
+    def __init__(self, out: Path) -> None:
+        self._out, self._descriptor = out, -1
+
+    def take(self) -> None:
+        """Take the folder as it is now; what was taken before, and may have been replaced since, is released.
+
+        Raises:
+            SpikerlError: another process trains in it.
+        """
+        self.release()
+        if not (self._out / "resume").is_dir():
+            return
+        descriptor = os.open(self._out / "resume", os.O_RDONLY)  # the folder itself: no file to leave behind
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return  # a file system without locks
+            what = f"'{self._out}' is being trained by another process"
+            raise SpikerlError(what, "wait for it, or choose another --out") from error
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let others train in the folder."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
 
 def remove_half_written(out: Path) -> None:

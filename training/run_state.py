@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def capture(trainer: Trainer, log: RunLog) -> dict[str, Any]:
     """State of one rank between two turns of its loop, nothing owed but what `owed` says."""
     return {
-        "step": trainer.step, "owed": trainer.owed, "updates_from": trainer.updates_from,
+        "device": trainer.device.type, "step": trainer.step, "owed": trainer.owed, "updates_from": trainer.updates_from,
         "evaluated": trainer.evaluated, "best": trainer.best, "last": trainer.last,
         "episode_returns": trainer.episode_returns, "observation": trainer.observation, "total": trainer.replay.total,
         "agent": trainer.agent.state_dict(), "normalizer": trainer.normalizer.state_dict(),
@@ -45,6 +45,10 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
 
 def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
     s = trainer.settings
+    if state["device"] != trainer.device.type:
+        raise SpikerlError(
+            f"'{trainer.out}' was trained on {state['device']}, this is {trainer.device.type}", "resume it where it was"
+        )
     trainer.step, trainer.owed, trainer.evaluated = int(state["step"]), float(state["owed"]), bool(state["evaluated"])
     trainer.updates_from = int(state["updates_from"])
     trainer.best, trainer.last, trainer.episode_returns = state["best"], state["last"], state["episode_returns"]

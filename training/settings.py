@@ -13,6 +13,7 @@ from typing import Any
 from spikerl_deploy.errors import SpikerlError, unknown
 
 ENVIRONMENT_PREFIX = "SPIKERL_TRAIN_"
+MAX_THREADS = 256  # more than machines have; libraries crash where the system refuses a thread
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -72,7 +73,9 @@ class Settings:
     eval_every: int = _setting(None, "steps between evaluations; 5,000 or a twentieth of steps", kind=int)
     eval_episodes: int = _setting(10, "episodes of an evaluation, on environments of their own")
     eval_seed: int = _setting(10_000, "seed of the first evaluation episode")
-    stop_return: float | None = _setting(None, "stop once an evaluation's mean return reaches this", kind=float)
+    stop_return: float | None = _setting(
+        None, "stop once an evaluation's mean return reaches this, of every seed", kind=float
+    )
     # keeping
     checkpoint_every: int = _setting(None, "steps between states to resume from; as eval_every", kind=int)
     save_replay: bool = _setting(True, "keep the replay buffer in the run folder: what exact resuming needs")
@@ -128,6 +131,7 @@ class Settings:
             _require(name, getattr(self, name), last < 2**32, "must be below 2^32")
         for name in ("current_decay", "voltage_decay", "gamma", "polyak"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "must be in [0, 1)")
+        _require("threads", self.threads, self.threads <= MAX_THREADS, f"must be at most {MAX_THREADS}")
         for name in ("hidden", "critic_hidden"):
             sizes = getattr(self, name)
             _require(name, sizes, len(sizes) > 0 and min(sizes) > 0, "must be a list of positive sizes")

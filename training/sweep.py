@@ -8,8 +8,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -19,6 +17,7 @@ from optuna.trial import Trial
 
 from spikerl_deploy.environments import environment_spec, make_environment
 from spikerl_deploy.errors import SpikerlError
+from training.signals import interrupts
 from training.sweep_results import Summary
 from training.sweep_space import OBJECTIVES, SweepPlan
 from training.sweep_study import StudyError, SweepStudy
@@ -80,7 +79,7 @@ def _check_shared(plan: SweepPlan) -> None:
 
 def _work(plan: SweepPlan, folder: Path, quiet: bool) -> bool:
     """Run trials until none is left to start; answer whether a signal ended it."""
-    with _note_signals() as seen, SweepStudy(plan, folder) as study:
+    with interrupts() as seen, SweepStudy(plan, folder) as study:
         while not seen and (trial := study.claim()) is not None:
             if not quiet:
                 point = ", ".join(f"{name} = {value}" for name, value in plan.values(trial.params).items())
@@ -154,24 +153,6 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _note_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM between runs, as the trainer does during one; a second one dies."""
-    seen: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    previous = {number: signal.signal(number, note) for number in SIGNALS}
-    try:
-        yield seen
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _supervise(plan: SweepPlan, folder: Path, count: int, quiet: bool) -> bool:
     """Run worker processes until all have ended, hand signals on to them; answer whether one came.
 
@@ -240,7 +221,7 @@ def _worker(plan: SweepPlan, folder: Path, quiet: bool, sender: Connection) -> N
 
     threading.Thread(target=outlive_nobody, daemon=True).start()
     try:
-        with _note_signals() as seen:
+        with interrupts() as seen:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             interrupted = bool(seen) or _work(plan, folder, quiet)
     except SpikerlError as error:

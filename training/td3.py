@@ -48,7 +48,7 @@ class TD3:
         average: called with the gradients before each optimizer step, and changes them in place; distributed runs
             average them over ranks here.
         updates: updates done.
-        faults: int64 a parameter tensor of critic and actor: the update whose gradient was first not finite, or -1.
+        faults: int64, for each gradient and loss the update at which it was first not finite, or -1.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class TD3:
         self.updates = 0
         self._ema = get_ema_multi_avg_fn(settings.polyak)
         self._lists = {module: list(module.parameters()) for module in self._modules().values()}
-        count = len(self._lists[self.critic]) + len(self._lists[self.actor])
-        self.faults = torch.full((count,), -1, dtype=torch.int64, device=device)
+        self._watched = [len(self._lists[module]) + len(self.seeds) for module in (self.critic, self.actor)]
+        self.faults = torch.full((sum(self._watched),), -1, dtype=torch.int64, device=device)
         self._counter = torch.zeros((), dtype=torch.int64, device=device)  # `updates` where a CUDA graph can count it
         self.compiled = compiled
         self._measured = [_measured(self.critic_gradients), _measured(self.actor_gradients)]
@@ -164,23 +164,26 @@ class TD3:
         return detached
 
     def _watch(self, which: int, sizes: Tensor) -> None:
-        """Note on the device which gradients are not finite; the host looks when it saves or logs."""
-        split = len(self._lists[self.critic])
+        """Note on the device which gradients and losses are not finite; the host looks when it saves or logs."""
+        split = self._watched[0]
         faults = self.faults[split:] if which else self.faults[:split]
         faults.copy_(torch.where(torch.isfinite(sizes) | (faults >= 0), faults, self._counter))
 
     def fault(self) -> tuple[int, str] | None:
-        """The first update whose gradient was not finite, and the name of the tensor; None if all were."""
+        """The first update with a gradient or loss that was not finite, and the name of it; None if all were."""
         if not (self.faults >= 0).any():
             return None
         found = [
-            (int(update), name) for update, name in zip(self.faults.tolist(), self._names(), strict=True) if update >= 0
+            (update, name) for update, name in zip(self.faults.tolist(), self._names(), strict=True) if update >= 0
         ]
         return min(found, key=lambda item: item[0])
 
     def _names(self) -> list[str]:
-        pairs = (("critic", self.critic), ("actor", self.actor))
-        return [f"{which}.{name}" for which, module in pairs for name, _ in module.named_parameters()]
+        names = []
+        for which, module in (("critic", self.critic), ("actor", self.actor)):
+            names += [f"{which}.{name}" for name, _ in module.named_parameters()]
+            names += [f"{which}_loss[seed {seed}]" for seed in self.seeds]
+        return names
 
     def _modules(self) -> dict[str, nn.Module]:
         return {
@@ -226,13 +229,15 @@ def _gradients(losses: Callable[[Callable[..., Tensor]], Tensor], module: nn.Mod
 def _measured(
     gradients: Callable[..., tuple[Tensor, list[Tensor]]],
 ) -> Callable[..., tuple[Tensor, list[Tensor], Tensor]]:
-    """The same with a size of each gradient that is finite if all of it is."""
+    """The same with a size of each gradient, finite if all of it is (and its squares are), and with the losses."""
 
     def run(*arguments: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         losses, grads = gradients(*arguments)
         if torch.compiler.is_compiling():  # fused where the gradient is made; the foreach kernel is not
-            return losses, grads, torch.stack([grad.square().sum() for grad in grads])
-        return losses, grads, torch.stack(torch._foreach_norm(grads))
+            sizes = torch.stack([grad.square().sum() for grad in grads])
+        else:
+            sizes = torch.stack(torch._foreach_norm(grads))
+        return losses, grads, torch.cat([sizes, losses.detach()])
 
     return run
 

@@ -28,11 +28,12 @@ from training.draws import Draws, environment_seed
 from training.evaluate import Evaluator
 from training.faults import Faults
 from training.graphs import GraphedUpdate
-from training.guards import disk_errors, interrupts, memory_errors
+from training.guards import disk_errors, memory_errors
 from training.normalizer import RunningNormalizer
 from training.replay import ReplayBuffer, check_file, pack, row_width
 from training.resume import read_state, replay_file, save_state
 from training.run_folder import (
+    RunLock,
     check_run_folder,
     check_writable,
     clear_run_folder,
@@ -42,6 +43,7 @@ from training.run_folder import (
 from training.run_state import capture, restore
 from training.runlog import RunLog
 from training.settings import Settings
+from training.signals import interrupts
 from training.td3 import TD3
 from training.vector import Environments
 
@@ -135,23 +137,39 @@ class Trainer:
         self.episode_returns = np.zeros((s.seeds, s.num_envs))
         self.losses: dict[str, Tensor] = {}
         self.updates_from = s.update_after
+        self.lock = RunLock(out)
         self.faults = Faults(out, s.env, self.agent, self.group)
 
     def run(self) -> Result:
         """Train until the steps are done, the asked return is reached, or a signal comes; write all artefacts."""
+        try:
+            return self._run()
+        finally:
+            self.lock.release()
+
+    def _run(self) -> Result:
         s = self.settings
         state = read_state(self.out, self.group.rank) if self.resume else None
         # before anything is written: it refuses a country that it does not know
         self.carbon = CarbonTracker(s.carbon and self.first, s.country, state["carbon"] if state else None)
-        if self.first and self.resume:
-            remove_half_written(self.out)
-        elif self.first:
-            clear_run_folder(self.out, s.all_seeds)
-        self.group.wait()
-        with memory_errors(s):
-            self._make_replay(state["total"] if state else None)
         if self.first:
+            self.lock.take()
+            if self.resume:
+                remove_half_written(self.out)
+            else:
+                clear_run_folder(self.out, s.all_seeds)
+                self.lock.take()
+        if self.first:  # first of all: it marks the folder as a run, which --force may replace
             write_text(self.out / "config.toml", s.to_toml())
+        self.group.wait()
+        try:
+            with memory_errors(s):
+                self._make_replay(state["total"] if state else None)
+        except SpikerlError:
+            if self.first and not self.resume:
+                (self.out / "config.toml").unlink()  # nothing has begun
+            raise
+        if self.first:
             write_json(self.out / f"manifest{'-resumed' if self.resume else ''}.json", build_manifest(s.seed))
         folders = seed_folders(self.out, s.all_seeds) if self.first else []
         marks, earlier = (state["marks"], state["seconds"]) if state else (None, 0.0)

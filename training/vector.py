@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import signal
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -101,10 +103,17 @@ def _arrays(data: Any) -> dict[str, np.ndarray]:
 
 def _make(env_id: str, place: int, in_worker: bool) -> Resumable:
     if in_worker:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the trainer decides what ends
+        # both may reach the whole group: the trainer decides what ends; a worker whose trainer is gone ends by itself
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     env = Resumable(make_environment(env_id))
     env.place = place
     return env
+
+
+def _kill(processes: Sequence[Any]) -> None:
+    for process in processes:
+        process.kill()
 
 
 class Environments:
@@ -126,6 +135,8 @@ class Environments:
         else:
             self._envs = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
         self._workers = workers
+        if workers:  # they ignore SIGTERM, by which multiprocessing would end those that nobody closed, and wait
+            weakref.finalize(self, _kill, self._envs.processes)
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         """First observations float64 [count, obs_dim]."""
@@ -135,7 +146,8 @@ class Environments:
     def send(self, actions: np.ndarray) -> None:
         """Start a step with actions [count, act_dim]."""
         if self._workers:
-            self._envs.step_async(actions)
+            with self._worker_errors():
+                self._envs.step_async(actions)
         else:
             self._actions = actions
 
@@ -146,21 +158,24 @@ class Environments:
         from them.
         """
         if self._workers:
-            observations, rewards, terminated, truncated, _ = self._envs.step_wait()
+            with self._worker_errors():
+                observations, rewards, terminated, truncated, _ = self._envs.step_wait()
         else:
             observations, rewards, terminated, truncated, _ = self._envs.step(self._actions)
         return np.array(observations, np.float64), rewards, terminated, truncated
 
     def reset_done(self, observations: np.ndarray, done: np.ndarray) -> np.ndarray:
-        """Observations with those of ended episodes [count] replaced by their next episodes' first."""
+        """Observations with those of ended episodes [count] replaced by their next ones' first."""
         if not done.any():
             return observations
-        fresh, _ = self._envs.reset(options={"reset_mask": done})
+        with self._worker_errors():
+            fresh, _ = self._envs.reset(options={"reset_mask": done})
         return np.where(done[:, None], fresh, observations)
 
     def state_dict(self) -> list[State] | None:
         """States of all environments, or None where they have none that could be kept."""
-        states = self._envs.call("capture")
+        with self._worker_errors():
+            states = self._envs.call("capture")
         return None if any(state is None for state in states) else list(states)
 
     def load_state_dict(self, states: Sequence[State]) -> None:
@@ -172,5 +187,20 @@ class Environments:
         self._envs.reset()
         self._envs.call("restore_own", states)
 
+    @contextmanager
+    def _worker_errors(self) -> Iterator[None]:
+        """Turn the loss of a worker process into one line."""
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            raise SpikerlError(
+                f"a worker process of '{self.env_id}' has ended",
+                "go on with --resume, or without --set env_workers=true",
+            ) from error
+
     def close(self) -> None:
-        self._envs.close()
+        """End the environments, and their processes if they have any."""
+        try:
+            self._envs.close()
+        except (EOFError, ConnectionError):  # a worker is gone already
+            _kill(self._envs.processes)

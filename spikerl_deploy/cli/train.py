@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -87,17 +88,22 @@ def train(
     from training.distributed import find_place
 
     place = find_place(os.environ)
-    if place.launcher and (ranks > 1 or resume is not None):
+    if place.size > 1 and (ranks > 1 or resume is not None):
         if place.size != ranks:
             what = f"'{resume}' was trained with {ranks} ranks" if resume is not None else f"--ranks {ranks}"
             hint = f"start {ranks}" if resume is not None else "leave --ranks out"
             raise SpikerlError(f"{what}, {place.launcher} started {place.size}", hint)
     elif ranks != 1:
         from training.launch import launch_ranks
+        from training.run_folder import check_run_folder
 
+        if resume is None:
+            check_run_folder(folder, force)  # rank 0 would find it out, seconds later
         raise typer.Exit(launch_ranks(ranks, sys.argv[1:]))
+    from training.launch import end_with_launcher
     from training.trainer import Trainer
 
+    end_with_launcher(os.environ)
     result = Trainer(settings, folder, force, Verbosity.quiet, resume=resume is not None, place=place).run()
     if place.rank > 0:
         raise typer.Exit(130 if result.stopped == "interrupted" else 0)
@@ -107,10 +113,13 @@ def train(
         print_json(document)
     else:
         several = f", mean of {settings.seeds} seeds" if settings.seeds > 1 else ""
+        returns = "no evaluation yet"
+        if math.isfinite(result.final_return):
+            returns = f"best mean return {result.best_return:.1f} over {settings.eval_episodes} evaluation episodes, "
+            returns += f"final {result.final_return:.1f}"
         console().print(
-            f"{settings.env}{several}: best mean return {result.best_return:.1f} over {settings.eval_episodes} "
-            f"evaluation episodes, final {result.final_return:.1f}; {result.steps} steps in {result.seconds:.0f} s "
-            f"({result.stopped}); run folder {folder}",
+            f"{settings.env}{several}: {returns}; {result.steps} steps in {result.seconds:.0f} s ({result.stopped}); "
+            f"run folder {folder}",
             soft_wrap=True,
         )
     if result.stopped == "interrupted":

@@ -371,4 +371,4 @@ def test_a_rank_whose_environment_fails_ends_the_others_with_its_error(tmp_path:
     done = [child.wait(timeout=40) for child in start_ranks(arguments, tmp_path, fault=Fault("nan", rank="1"))]
     error, _ = error_of(done[1])
     assert "'Clock-v0' gave reward = nan at step 60 (environment 0, rank 1)" in error
-    assert done[0].returncode == 2 and "Traceback" not in done[0].stderr, done[0].stderr
+    assert done[0].returncode == 75 and "Traceback" not in done[0].stderr, done[0].stderr  # the cause is elsewhere

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,11 +18,11 @@ from training.launch import launch_ranks
 
 @pytest.fixture
 def as_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Makes the ranks run a shell script instead of Python: what is tested is the launcher."""
+    """Makes the ranks run a script instead of spikerl: what is tested is the launcher."""
 
-    def use(script: str) -> None:
+    def use(script: str, interpreter: str = "/bin/sh") -> None:
         path = tmp_path / "rank"
-        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.write_text(f"#!{interpreter}\n{script}\n")
         path.chmod(0o755)
         monkeypatch.setattr("training.launch.sys.executable", str(path))
 
@@ -104,10 +105,18 @@ def test_the_others_have_time_to_end_by_themselves(tmp_path: Path, as_rank) -> N
 def test_a_signal_reaches_every_rank_once_and_the_handlers_come_back(
     tmp_path: Path, as_rank, number: signal.Signals
 ) -> None:
-    name = number.name.removeprefix("SIG")
+    python = f"{sys.executable} -SE"  # a shell cannot trap what was ignored when it began, as in the background
     as_rank(
-        f"trap 'echo x >> {tmp_path}/seen-$RANK; [ $RANK = 0 ] || sleep 0.5; exit 130' {name}\n"
-        f"touch {tmp_path}/up-$RANK; while :; do sleep 0.05; done"
+        "import os, pathlib, signal, sys, time\n"
+        f"folder, rank = pathlib.Path({str(tmp_path)!r}), os.environ['RANK']\n"
+        "def note(*_):\n"
+        "    with (folder / f'seen-{rank}').open('a') as file: file.write('x')\n"
+        "    time.sleep(0.5 * int(rank))\n"
+        "    sys.exit(130)\n"
+        f"signal.signal({int(number)}, note)\n"
+        "(folder / f'up-{rank}').touch()\n"
+        "time.sleep(60)",
+        python,
     )
     before = signal.getsignal(number)
 
@@ -120,5 +129,5 @@ def test_a_signal_reaches_every_rank_once_and_the_handlers_come_back(
     thread.start()
     assert launch_ranks(2, []) == 130
     thread.join()
-    assert [(tmp_path / f"seen-{rank}").read_text() for rank in range(2)] == ["x\n", "x\n"]
+    assert [(tmp_path / f"seen-{rank}").read_text() for rank in range(2)] == ["x", "x"]
     assert signal.getsignal(number) is before

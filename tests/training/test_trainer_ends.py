@@ -40,8 +40,8 @@ from training_support import (
 
 from spikerl_deploy.errors import SpikerlError
 from training.checkpoint import load_checkpoint, policy_of
-from training.guards import interrupts
 from training.settings import Settings
+from training.signals import interrupts
 from training.trainer import Trainer
 
 SHORT: dict[str, Any] = {"steps": 20, "eval_every": 20, "eval_episodes": 1}
@@ -196,28 +196,34 @@ def test_a_real_command_that_is_told_to_end_saves_and_says_how_to_go_on(tmp_path
     assert not alive
 
 
-def test_a_second_signal_ends_a_run_at_once_and_leaves_the_state_before(tmp_path: Path) -> None:
+def test_signals_that_follow_at_once_are_the_same_wish_and_the_run_saves(tmp_path: Path) -> None:
     settings = {
         "env": HOPPER, "steps": 10_000_000, "start_steps": 10, "eval_every": 200, "eval_episodes": 1,
         "compile": "off", "buffer_size": 10_000,
     }  # fmt: skip
     child = Child(["train", "--out", str(tmp_path / "run"), *sets(**settings)], tmp_path / "log")
     wait_for_step(tmp_path / "run", 200, child.process.is_alive)
-    child.process.terminate()
-    os.kill(child.process.pid or 0, signal.SIGINT)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        os.kill(child.process.pid or 0, number)
+        time.sleep(0.002)
     done = child.wait()
     assert done.returncode == 130 and "Traceback" not in done.stderr, done
-    assert not (tmp_path / "run" / "result.json").exists(), "it took its time to save"
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["stopped"] == "interrupted"
     assert state_of(tmp_path / "run")["state"]["step"] == pointer_of(tmp_path / "run")["step"] >= 200
 
 
-def test_signals_are_collected_the_second_one_ends_and_the_handlers_come_back() -> None:
+def test_signals_are_collected_a_late_ctrl_c_ends_and_the_handlers_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.signals.IMPATIENT_S", 0.2)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
         with interrupts() as seen:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGTERM)  # may be a launcher's once more
             time.sleep(0.01)
-            assert seen == [signal.SIGTERM]
+            assert seen == [signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGTERM]
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
