@@ -79,9 +79,12 @@ class TD3:
         self.faults = torch.full((sum(self._watched),), -1, dtype=torch.int64, device=device)
         self._counter = torch.zeros((), dtype=torch.int64, device=device)  # `updates` where a CUDA graph can count it
         self.compiled = compiled
-        self._measured = [_measured(self.critic_gradients), _measured(self.actor_gradients)]
+        self._gradients: list[Callable[..., tuple[Tensor, list[Tensor]]]] = [
+            self.critic_gradients,
+            self.actor_gradients,
+        ]
         if compiled:
-            self._measured = [torch.compile(function, dynamic=False, fullgraph=True) for function in self._measured]
+            self._gradients = [torch.compile(function, dynamic=False, fullgraph=True) for function in self._gradients]
 
     def act(self, observation: Tensor) -> Tensor:
         """Deterministic actions [S, B, act_dim] for normalised observations [S, B, obs_dim], in float32."""
@@ -153,7 +156,9 @@ class TD3:
     def _descend(self, which: int, module: nn.Module, *arguments: Tensor) -> Tensor:
         """One optimizer step of a module by its gradients, averaged over ranks where there are several."""
         with torch.set_grad_enabled(not self.compiled):  # compiled, the gradient is part of the graph
-            losses, grads, sizes = self._measured[which](*arguments)
+            losses, grads = self._gradients[which](*arguments)
+        # a norm is finite if the gradient is, and its squares are; foreach takes them faster than the compiler would
+        sizes = torch.cat([torch.stack(torch._foreach_norm(grads)), losses.detach()])
         if self.average is not None:
             self.average([*grads, sizes])  # all ranks learn of a fault of any
         self._watch(which, sizes)
@@ -224,22 +229,6 @@ def _gradients(losses: Callable[[Callable[..., Tensor]], Tensor], module: nn.Mod
 
     grads, (_, value) = grad_and_value(total, has_aux=True)({name: p.detach() for name, p in module.named_parameters()})
     return value, list(grads.values())
-
-
-def _measured(
-    gradients: Callable[..., tuple[Tensor, list[Tensor]]],
-) -> Callable[..., tuple[Tensor, list[Tensor], Tensor]]:
-    """The same with a size of each gradient, finite if all of it is (and its squares are), and with the losses."""
-
-    def run(*arguments: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-        losses, grads = gradients(*arguments)
-        if torch.compiler.is_compiling():  # fused where the gradient is made; the foreach kernel is not
-            sizes = torch.stack([grad.square().sum() for grad in grads])
-        else:
-            sizes = torch.stack(torch._foreach_norm(grads))
-        return losses, grads, torch.cat([sizes, losses.detach()])
-
-    return run
 
 
 def _to_cpu(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import signal
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -201,6 +202,9 @@ class Environments:
     def close(self) -> None:
         """End the environments, and their processes if they have any."""
         try:
-            self._envs.close()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that a step was under way, where a run failed in it
+                self._envs.close()
         except (EOFError, ConnectionError):  # a worker is gone already
             _kill(self._envs.processes)
+            self._envs.closed = True  # or it is closed once more when it is collected

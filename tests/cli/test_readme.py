@@ -11,6 +11,8 @@ from pathlib import Path
 
 from support import ROOT
 
+from benchmarks.tables import training_table
+
 SHORT = {"STEPS": "300", "EVAL_EPISODES": "2", "HIDDEN": "16", "CARBON": "false"}
 
 
@@ -45,3 +47,9 @@ def test_make_knows_the_targets_that_the_readme_names() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:`|    |\* )make ([a-z-]+)", (ROOT / "README.md").read_text())):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_training_table_is_that_of_the_committed_results() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text(encoding="utf-8"))
+    assert training_table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert results["kind"] == "measured" and results["machine"]["processor"]
