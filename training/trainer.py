@@ -106,9 +106,8 @@ class Trainer:
             check_run_folder(out, force)
         self.device = choose_device(s.device, place.local_rank)
         torch.set_num_threads(s.threads)
-        torch.set_flush_denormal(
-            True
-        )  # Adam's moments of neurons without gradient decay into them: up to 10 times slower
+        # Adam's moments of neurons without gradient decay into denormal numbers, which take up to ten times as long
+        torch.set_flush_denormal(True)
         torch.manual_seed(environment_seed(s.seed, place.rank, 0))  # Poisson coding of updates draws from it
         probe = make_environment(s.env)
         spec = environment_spec(probe, s.env)
@@ -149,17 +148,17 @@ class Trainer:
 
     def _run(self) -> Result:
         s = self.settings
+        if self.first:
+            self.lock.take()
         state = read_state(self.out, self.group.rank) if self.resume else None
         # before anything is written: it refuses a country that it does not know
         self.carbon = CarbonTracker(s.carbon and self.first, s.country, state["carbon"] if state else None)
-        if self.first:
+        if self.first and self.resume:
+            remove_half_written(self.out)
+        elif self.first:
+            clear_run_folder(self.out, s.all_seeds)
             self.lock.take()
-            if self.resume:
-                remove_half_written(self.out)
-            else:
-                clear_run_folder(self.out, s.all_seeds)
-                self.lock.take()
-        if self.first:  # first of all: it marks the folder as a run, which --force may replace
+        if self.first:  # before all else: it marks the folder as a run, which --force may replace
             write_text(self.out / "config.toml", s.to_toml())
         self.group.wait()
         try:
