@@ -85,10 +85,11 @@ def read_state(out: Path, rank: int) -> dict[str, Any]:
 def _read(out: Path, rank: int) -> tuple[dict[str, Any], dict[str, int]]:
     pointer = out / FOLDER / POINTER
     if not pointer.is_file():
-        raise SpikerlError(
-            f"nothing to resume in '{out}' ({FOLDER}/{POINTER} is missing)",
-            f"a run keeps its state there from its first step on; start one: spikerl train --out {out}",
+        start = f"start a run there: spikerl train --out {out}"
+        hint = (
+            start if not out.exists() else "give the folder of a run; one keeps its state there from its first step on"
         )
+        raise SpikerlError(f"nothing to resume in '{out}' ({FOLDER}/{POINTER} is missing)", hint)
     try:
         where = {name: int(value) for name, value in json.loads(pointer.read_text(encoding="utf-8")).items()}
         path = out / FOLDER / _name(where["step"], rank)
