@@ -106,8 +106,6 @@ class Trainer:
             check_run_folder(out, force)
         self.device = choose_device(s.device, place.local_rank)
         torch.set_num_threads(s.threads)
-        # Adam's moments of neurons without gradient decay into denormal numbers, which take up to ten times as long
-        torch.set_flush_denormal(True)
         torch.manual_seed(environment_seed(s.seed, place.rank, 0))  # Poisson coding of updates draws from it
         probe = make_environment(s.env)
         spec = environment_spec(probe, s.env)
@@ -141,9 +139,12 @@ class Trainer:
 
     def run(self) -> Result:
         """Train until the steps are done, the asked return is reached, or a signal comes; write all artefacts."""
+        # Adam's moments of neurons without gradient decay into denormal numbers, which take up to ten times as long
+        torch.set_flush_denormal(True)
         try:
             return self._run()
         finally:
+            torch.set_flush_denormal(False)  # it is of the whole process, and off by default
             self.lock.release()
 
     def _run(self) -> Result:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from training_support import HOPPER, TINY, metrics_of, pointer_of, sets, tiny, wait_for_step
 
 from spikerl_deploy.errors import SpikerlError
@@ -136,3 +137,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_though_its_gradient_is(
     monkeypatch.setattr(trainer.envs, "receive", receive)
     with pytest.raises(SpikerlError, match=r"critic_loss\[seed 1\] is not finite at update \d+"):
         trainer.run()
+
+
+def test_a_run_leaves_the_floating_point_mode_of_its_process_as_it_was(tmp_path: Path) -> None:
+    Trainer(tiny(steps=20, eval_every=20), tmp_path / "run", quiet=True).run()
+    assert (torch.full((4,), 1e-30) * 1e-10 > 0).all(), "denormal numbers are flushed to zero"

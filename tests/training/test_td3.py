@@ -686,9 +686,9 @@ def test_a_weight_of_the_actor_that_is_not_finite_is_noted_at_the_first_actor_up
 def test_the_first_fault_wins_and_is_called_by_the_name_of_its_tensor() -> None:
     """Also one that another rank had: what is averaged ends with a size of each gradient."""
     tested = agent(policy_delay=1)
-    names = [f"critic.{name}" for name, _ in tested.critic.named_parameters()]
+    names = [*(f"critic.{name}" for name, _ in tested.critic.named_parameters()), "critic_loss[seed 0]"]
+    count = len(names)
     names += [f"actor.{name}" for name, _ in tested.actor.named_parameters()]
-    count = len(list(tested.critic.parameters()))
     plan = {(3, 1): [2], (4, 0): [1], (4, 1): [2], (5, 1): [2, 3], (6, 0): [1]}  # (update, network): places
     calls = 0
 
