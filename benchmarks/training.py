@@ -70,8 +70,7 @@ class Ours:
         )
 
     def update(self) -> None:
-        self.agent.updates += 1
-        self.updater(self.agent.updates % self.settings.policy_delay == 0)
+        self.updater(self.agent.count_update())
 
 
 class Baseline:

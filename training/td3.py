@@ -103,8 +103,12 @@ class TD3:
         Returns:
             `critic_loss` and, when the actor was updated, `actor_loss`, [S] each, on the device, detached.
         """
+        return self.step(rows, normal, statistics, self.count_update())
+
+    def count_update(self) -> bool:
+        """Count an update that begins, and tell whether it is one of the actor, too."""
         self.updates += 1
-        return self.step(rows, normal, statistics, self.updates % self.settings.policy_delay == 0)
+        return self.updates % self.settings.policy_delay == 0
 
     def step(self, rows: Tensor, normal: Tensor, statistics: Statistics, with_actor: bool) -> dict[str, Tensor]:
         """The update itself; apart from `update` for CUDA graphs, in which the host's counter cannot be."""

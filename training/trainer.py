@@ -286,8 +286,7 @@ class Trainer:
             return
         self.carbon.section("updating")
         while self.owed >= 1.0:
-            self.agent.updates += 1
-            self.losses |= self._updater(self.agent.updates % self.settings.policy_delay == 0)
+            self.losses |= self._updater(self.agent.count_update())
             self.owed -= 1.0
         if self.device.type == "cpu":  # on a GPU looking means waiting: there it is done when losses are logged
             self.faults.check(self.step)
