@@ -22,6 +22,7 @@ WEIGHT_MIN, WEIGHT_MAX = -256, 254  # even mantissas of a mixed-sign 8-bit weigh
 WEIGHT_EXP_MIN, WEIGHT_EXP_MAX = -8, 7
 THRESHOLD_MAX = (1 << 17) - 1
 BIAS_MANT_MAX, BIAS_EXP_MAX = 4095, 7
+BIAS_NEURONS_MAX = 16  # always-firing neurons that may share a layer's bias; our bound, not the chip's
 # A neuron driven by the largest bias fires every step only below this threshold; such a neuron feeds
 # the next layer's bias (see simulators/lava), so thresholds stay below it.
 ALWAYS_ON_THRESHOLD_MAX = (BIAS_MANT_MAX << BIAS_EXP_MAX >> STATE_SHIFT) - 1
@@ -34,7 +35,8 @@ class IntegerLayer:
     """A layer in Loihi's integers.
 
     Attributes:
-        weight: [n_out, n_in], even mantissas in [-256, 254]. bias: [n_out], likewise.
+        weight: [n_out, n_in], even mantissas in [-256, 254].
+        bias: [n_out], even; beyond the range of one synapse it is shared by several (`bias_columns`).
         weight_exp: the accumulated input is shifted left by it (right where negative).
         du, dv: 12-bit decays; the state keeps (4096 - (du + 1)) / 4096 and (4096 - dv) / 4096 a time step.
         vth: threshold mantissa, 17 bits; a neuron spikes where v > vth * 64.
@@ -54,10 +56,10 @@ class IntegerLayer:
             array = np.array(getattr(self, name), dtype=np.int32, order="C")
             if array.ndim != ndim:
                 raise SpikerlError(f"integer {name} has {array.ndim} dimensions, expected {ndim}")
-            if array.size and (array.min() < WEIGHT_MIN or array.max() > WEIGHT_MAX or (array & 1).any()):
-                raise SpikerlError(
-                    f"integer {name} holds a mantissa that is odd or outside [{WEIGHT_MIN}, {WEIGHT_MAX}]"
-                )
+            synapses = BIAS_NEURONS_MAX if name == "bias" else 1
+            low, high = synapses * WEIGHT_MIN, synapses * WEIGHT_MAX
+            if array.size and (array.min() < low or array.max() > high or (array & 1).any()):
+                raise SpikerlError(f"integer {name} holds a mantissa that is odd or outside [{low}, {high}]")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         if self.bias.shape[0] != self.weight.shape[0]:
@@ -73,6 +75,15 @@ class IntegerLayer:
 def _within(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise SpikerlError(f"integer layer: {name} {value} is outside [{low}, {high}]")
+
+
+def bias_columns(layer: IntegerLayer) -> Int:
+    """The bias as synapses of K >= 1 always-firing neurons: [n_out, K] even mantissas in [-256, 254] that sum to it."""
+    columns, left = [], layer.bias
+    while not columns or left.any():
+        columns.append(np.clip(left, WEIGHT_MIN, WEIGHT_MAX))
+        left = left - columns[-1]
+    return np.stack(columns, axis=1)
 
 
 def current_decay_code(decay: float) -> int:

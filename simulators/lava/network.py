@@ -4,9 +4,9 @@ Injector -> Dense -> LIFReset -> ... -> SpikeTap. A Dense delays by one time ste
 layers take a window of T + L. LIFReset zeroes layer k (from 0) at step k + 2 of the window, before it adds
 its input, which also discards what the last window left in the Dense buffers.
 
-Bias: Lava's `bias_mant` enters the voltage, ours the current. So one neuron that fires at every step is
-appended to each layer, and its column in the next Dense is that layer's bias; the first layer has a constant
-input channel. Episodes side by side are blocks of block-diagonal Sparse weights and share these neurons.
+Bias: Lava's `bias_mant` enters the voltage, ours the current. So neurons that fire at every step, one or more, are
+appended to each layer, and their columns in the next Dense are that layer's bias; the first layer has constant
+input channels. Episodes side by side are blocks of block-diagonal Sparse weights and share these neurons.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lava.proc.sparse.process import Sparse
 from scipy.sparse import block_diag, csr_matrix, hstack, vstack
 
 from simulators.lava.processes.tap import SpikeTap, port_name, tap_model
-from spikerl_deploy.loihi import BIAS_EXP_MAX, BIAS_MANT_MAX, IntegerLayer
+from spikerl_deploy.loihi import BIAS_EXP_MAX, BIAS_MANT_MAX, IntegerLayer, bias_columns
 
 Weights = np.ndarray | csr_matrix
 
@@ -33,12 +33,14 @@ class LavaNetwork:
         self.time_steps, self.batch = time_steps, batch
         self.window = time_steps + len(layers)
         self.n_in, self.outputs = layers[0].weight.shape[1], [layer.weight.shape[0] for layer in layers]
-        self.injector = Injector(shape=(self.n_in * batch + 1,))
+        biases = [bias_columns(layer) for layer in layers]
+        self.constants = biases[0].shape[1]
+        self.injector = Injector(shape=(self.n_in * batch + self.constants,))
         source, neurons = self.injector.out_port, []
         for index, layer in enumerate(layers):
-            last = index == len(layers) - 1
-            connection = self._connection(layer, last)
-            population = self._population(layer, index, last)
+            always_on = biases[index + 1].shape[1] if index + 1 < len(layers) else 0
+            connection = self._connection(layer, biases[index], always_on)
+            population = self._population(layer, index, always_on)
             source.connect(connection.s_in)
             connection.a_out.connect(population.a_in)
             neurons.append(population)
@@ -51,27 +53,25 @@ class LavaNetwork:
         models = {Injector: PyLoihiInjectorModel, SpikeTap: tap_model(len(layers))}
         self.config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
         self.condition = RunSteps(self.window, blocking=False)
-        self.silence = np.zeros(self.n_in * batch + 1)
+        self.silence = np.zeros(self.n_in * batch + self.constants)
         self.injector.create_runtime(run_cfg=self.config)
 
-    def _connection(self, layer: IntegerLayer, last: bool) -> Dense | Sparse:
-        """Weights of all episodes, the bias as last column, and no input for the always-firing neuron."""
-        rows = 0 if last else 1
+    def _connection(self, layer: IntegerLayer, bias: np.ndarray, always_on: int) -> Dense | Sparse:
+        """Weights of all episodes, the bias as last columns, and no input for the always-firing neurons."""
         if self.batch == 1:
-            weights = np.hstack([layer.weight, layer.bias[:, None]])
-            return Dense(weights=np.pad(weights, ((0, rows), (0, 0))), weight_exp=layer.weight_exp)
+            weights = np.hstack([layer.weight, bias])
+            return Dense(weights=np.pad(weights, ((0, always_on), (0, 0))), weight_exp=layer.weight_exp)
         blocks = block_diag([layer.weight] * self.batch, format="csr")
-        bias = csr_matrix(np.tile(layer.bias, self.batch)[:, None])
-        stacked = hstack([blocks, bias], format="csr")
-        if rows:
-            stacked = vstack([stacked, csr_matrix((rows, stacked.shape[1]), dtype=stacked.dtype)], format="csr")
+        stacked = hstack([blocks, csr_matrix(np.tile(bias, (self.batch, 1)))], format="csr")
+        if always_on:
+            nothing = csr_matrix((always_on, stacked.shape[1]), dtype=stacked.dtype)
+            stacked = vstack([stacked, nothing], format="csr")
         return Sparse(weights=stacked, weight_exp=layer.weight_exp)
 
-    def _population(self, layer: IntegerLayer, index: int, last: bool) -> LIFReset:
+    def _population(self, layer: IntegerLayer, index: int, always_on: int) -> LIFReset:
         size = layer.weight.shape[0] * self.batch
-        bias_mant = np.zeros(size if last else size + 1, dtype=int)
-        if not last:
-            bias_mant[-1] = BIAS_MANT_MAX
+        bias_mant = np.zeros(size + always_on, dtype=int)
+        bias_mant[size:] = BIAS_MANT_MAX
         return LIFReset(
             shape=bias_mant.shape,
             du=layer.du,
@@ -87,7 +87,7 @@ class LavaNetwork:
         """Rasters [B, T, n] of every layer for input spikes [B, T, n_in], all booleans."""
         # The run is started first: the injector's buffer is finite, and a long window would fill it.
         self.injector.run(condition=self.condition, run_cfg=self.config)
-        constant = np.ones((self.time_steps, 1))
+        constant = np.ones((self.time_steps, self.constants))
         drive = np.concatenate([spikes.swapaxes(0, 1).reshape(self.time_steps, -1), constant], axis=1)
         for row in drive:
             self.injector.send(row)

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import (
     IntegerLayer,
+    bias_columns,
     current_decay_code,
     fraction_bits,
     is_lossless,
@@ -68,3 +70,20 @@ def test_lossless_needs_room_below_the_unit_and_above_the_state() -> None:
     assert not is_lossless(layer(2), 6)
     assert not is_lossless(layer(2, weight=-254, n_in=400), 5)  # the state overflows
     assert not is_lossless(layer(2, du=2000), 5)  # a decay with many bits
+
+
+@given(st.lists(st.integers(-2048, 2032).map(lambda q: 2 * q), min_size=1, max_size=5))
+def test_bias_columns_are_synapses_that_sum_to_the_bias(bias: list[int]) -> None:
+    layer = IntegerLayer(np.zeros((len(bias), 1)), np.array(bias), 0, 2047, 1024, 1, 1.0)
+    columns = bias_columns(layer)
+    assert columns.sum(axis=1).tolist() == bias
+    assert columns.min() >= -256
+    assert columns.max() <= 254
+    assert not (columns & 1).any()
+    assert columns.shape[1] == max(1, *(-(-b // 254) if b > 0 else -(b // 256) for b in bias), 1)
+
+
+@pytest.mark.parametrize("bias", [3, 16 * 254 + 2, -16 * 256 - 2])
+def test_a_bias_that_is_odd_or_beyond_sixteen_synapses_is_refused(bias: int) -> None:
+    with pytest.raises(SpikerlError, match="integer bias holds a mantissa that is odd or outside"):
+        IntegerLayer(np.zeros((1, 1)), np.array([bias]), 0, 2047, 1024, 1, 1.0)

@@ -9,7 +9,7 @@ import pytest
 from support import naive_core, quantized_policy, random_policy, random_spikes
 
 from simulators.fixed import FixedBackend
-from simulators.integer_lif import integrate_reference
+from spikerl_deploy.integer_lif import integrate_reference
 from simulators.protocol import Backend
 from simulators.registry import backend_class, backend_names, make_backend
 from simulators.torch_backend import TorchBackend

@@ -29,8 +29,10 @@ def integer_policy(layers: list[IntegerLayer], time_steps: int) -> Policy:
     return Policy(layers=floats, time_steps=time_steps, integers=tuple(layers), bits=8)
 
 
-def random_integer_layer(rng: np.random.Generator, n_in: int, n_out: int, **fields: int) -> IntegerLayer:
-    weight, bias = 2 * rng.integers(-128, 128, (n_out, n_in)), 2 * rng.integers(-128, 128, n_out)
+def random_integer_layer(
+    rng: np.random.Generator, n_in: int, n_out: int, widest_bias: int = 128, **fields: int
+) -> IntegerLayer:
+    weight, bias = 2 * rng.integers(-128, 128, (n_out, n_in)), 2 * rng.integers(-widest_bias, widest_bias, n_out)
     defaults = {"weight_exp": 0, "du": 2047, "dv": 1024, "vth": 300}
     return IntegerLayer(weight, bias, scale=1.0, **(defaults | fields))
 
@@ -47,6 +49,8 @@ def random_integer_layer(rng: np.random.Generator, n_in: int, n_out: int, **fiel
         ((300, 20, 8), 6, 2, {"weight_exp": 7, "du": 100, "dv": 50}),
         ((20, 16, 8), 4, 1, {"weight_exp": -3, "vth": 5}),
         ((20, 16, 8), 4, 1, {"vth": ALWAYS_ON_THRESHOLD_MAX, "weight_exp": 4}),
+        ((20, 16, 8), 5, 1, {"widest_bias": 700, "vth": 1500}),  # shared by several always-firing neurons
+        ((20, 16, 8), 5, 3, {"widest_bias": 2000, "vth": 3000}),
     ],
 )
 def test_lava_and_fixed_agree_on_every_spike(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulators.integer_lif import integrate_bounded, integrate_reference
+from spikerl_deploy.integer_lif import integrate_bounded, integrate_reference
 from spikerl_deploy.loihi import STATE_LIMIT, IntegerLayer, state_bound
 
 
