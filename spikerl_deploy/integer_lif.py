@@ -6,11 +6,15 @@ Two forms: `integrate_reference` follows the width of every intermediate, overfl
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.loihi import DECAY_BITS, DECAY_UNITY, STATE_LIMIT, STATE_SHIFT, IntegerLayer, kept_fractions
+
+Watch = Callable[[NDArray[np.float64], NDArray[np.float64]], None]
 
 
 def integrate_reference(accumulated: NDArray[np.int64], layer: IntegerLayer) -> Spikes:
@@ -44,7 +48,9 @@ def _decay(state: NDArray[np.int32], code: int) -> NDArray[np.int32]:
     return kept
 
 
-def integrate_bounded(accumulated: NDArray[np.float32], layer: IntegerLayer, clips: bool = False) -> Spikes:
+def integrate_bounded(
+    accumulated: NDArray[np.float32], layer: IntegerLayer, clips: bool = False, watch: Watch | None = None
+) -> Spikes:
     """As `integrate_reference`, for a layer whose current cannot reach 2^23 and whose weight_exp is not negative.
 
     A state of 24 bits times a 12-bit decay fits float64's 53 bits, so product, truncation towards zero and
@@ -52,22 +58,25 @@ def integrate_bounded(accumulated: NDArray[np.float32], layer: IntegerLayer, cli
 
     Args:
         clips: whether the voltage can reach 2^23, where it clips.
+        watch: called at each time step with current and voltage before it clips, [B, n] in state units.
     """
     keep_u, keep_v = kept_fractions(layer.du, layer.dv)
     threshold = float(layer.vth << STATE_SHIFT)
     activation = accumulated.astype(np.float64) * 2.0 ** (layer.weight_exp + STATE_SHIFT)
-    u, v = activation[0].copy(), activation[0].copy()
+    u = np.zeros(accumulated.shape[1:])
+    v = np.zeros_like(u)
     spikes = np.empty(accumulated.shape, dtype=bool)
-    np.greater(v, threshold, out=spikes[0])
-    for t in range(1, accumulated.shape[0]):
-        v[spikes[t - 1]] = 0.0
+    for t in range(accumulated.shape[0]):
         u *= keep_u
         np.trunc(u, out=u)
         u += activation[t]
         v *= keep_v
         np.trunc(v, out=v)
         v += u
+        if watch is not None:
+            watch(u, v)
         if clips:
             np.clip(v, 1 - STATE_LIMIT, STATE_LIMIT - 1, out=v)
         np.greater(v, threshold, out=spikes[t])
+        v[spikes[t]] = 0.0
     return spikes

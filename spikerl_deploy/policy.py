@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -154,6 +154,7 @@ class Policy:
         normalization, encoder, decoder, env_id: None in a core that came without them.
         integers: what a chip gets, one for each layer, or None in a float policy.
         trained: the float layers before quantization, if the file carries them.
+        trained_encoder: the encoder before quantization, where that changed it.
         bits: weight bits of a quantized policy.
         provenance: manifest of the run and the export.
     """
@@ -167,6 +168,7 @@ class Policy:
     env_id: str | None = None
     integers: tuple[IntegerLayer, ...] | None = None
     trained: tuple[SpikingLayer, ...] | None = None
+    trained_encoder: PopulationEncoder | None = None
     bits: int | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -185,8 +187,9 @@ class Policy:
         self._check_codec()
 
     def _check_codec(self) -> None:
-        if self.encoder is not None and self.encoder.mean.size != self.n_in:
-            raise SpikerlError(f"policy: encoder drives {self.encoder.mean.size} inputs, the core has {self.n_in}")
+        for encoder in (self.encoder, self.trained_encoder):
+            if encoder is not None and encoder.mean.size != self.n_in:
+                raise SpikerlError(f"policy: encoder drives {encoder.mean.size} inputs, the core has {self.n_in}")
         if self.decoder is not None and self.decoder.weight.size != self.n_out:
             raise SpikerlError(f"policy: decoder reads {self.decoder.weight.size} outputs, the core has {self.n_out}")
         if self.normalization is None or self.encoder is None:
@@ -211,6 +214,18 @@ class Policy:
     def sizes(self) -> tuple[int, ...]:
         """Neurons of the input and of every layer, such as (170, 256, 256, 60)."""
         return (self.n_in, *(layer.n_out for layer in self.layers))
+
+    def as_trained(self) -> Policy:
+        """The float policy before quantization, as far as this one carries it; a float policy as it is."""
+        return replace(
+            self,
+            layers=self.layers if self.trained is None else self.trained,
+            encoder=self.encoder if self.trained_encoder is None else self.trained_encoder,
+            integers=None,
+            bits=None,
+            trained=None,
+            trained_encoder=None,
+        )
 
     @property
     def closed_loop_ready(self) -> bool:

@@ -131,6 +131,7 @@ def _metadata(policy: Policy) -> dict[str, Any]:
         _put(data, f"integer.{index}", layer, _INTEGER_SCALARS)
     if policy.trained is not None:
         _put_layers(data, "trained", policy.trained, with_weights=True)
+    _put(data, "trained.encoder", policy.trained_encoder, _ENCODER)
     return data
 
 
@@ -189,6 +190,7 @@ def _from_metadata(graph: nir.NIRGraph, data: Mapping[str, Any]) -> Policy:
         env_id=data.get("env_id"),
         integers=integers,
         trained=trained,
+        trained_encoder=_part(PopulationEncoder, data, "trained.encoder", _ENCODER),
         bits=int(data["bits"]) if "bits" in data else None,
         provenance=json.loads(data["provenance"]),
     )

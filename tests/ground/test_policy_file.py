@@ -162,7 +162,7 @@ def test_missing_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None
         ("metadata/spikerl.format", [1, 2], "broken metadata|is not 'spikerl-policy'"),
         ("metadata/encoder.coding", "latency", "coding 'latency'"),
         ("metadata/provenance", "{", "broken metadata"),
-        ("metadata/layer.0.v_threshold", 0.6, "its NIR node says 0.5"),
+        ("metadata/layer.0.v_threshold", 0.6, "its NIR node says 0.4"),
     ],
 )
 def test_a_changed_file_is_noticed(tmp_path: Path, key: str, value: Any, message: str) -> None:

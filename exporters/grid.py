@@ -1,0 +1,180 @@
+"""The grid that weights are rounded to, and the integer layer that rounded weights become."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.loihi import (
+    ALWAYS_ON_THRESHOLD_MAX,
+    BIAS_NEURONS_MAX,
+    STATE_LIMIT,
+    STATE_SHIFT,
+    WEIGHT_EXP_MAX,
+    WEIGHT_MAX,
+    IntegerLayer,
+    current_decay_code,
+    fraction_bits,
+    kept_fractions,
+    state_bound,
+    voltage_decay_code,
+)
+from spikerl_deploy.policy import SpikingLayer
+
+MIN_BITS, MAX_BITS = 2, 8
+MANTISSA_BITS = 9  # a mixed-sign 8-bit weight is a signed 9-bit mantissa without its lowest bit
+DECAY_BITS_MAX = 12
+BIAS_STEP = 2  # a bias is one synapse a neuron: it keeps 8 bits whatever the weights have
+BIAS_LIMIT = BIAS_NEURONS_MAX * WEIGHT_MAX
+CLIPPING_CANDIDATES = tuple(2.0 ** (-i / 6) for i in range(19))  # largest weight on the grid, as share of the largest
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Mantissas of `bits` significant bits: multiples of `step` in [-limit * step, (limit - 1) * step]."""
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not MIN_BITS <= self.bits <= MAX_BITS:
+            raise SpikerlError(f"bits {self.bits} is outside [{MIN_BITS}, {MAX_BITS}]", "use --bits 8")
+
+    @property
+    def step(self) -> int:
+        return 1 << (MANTISSA_BITS - self.bits)
+
+    @property
+    def limit(self) -> int:
+        return 1 << (self.bits - 1)
+
+    @property
+    def top(self) -> int:
+        """Largest mantissa."""
+        return (self.limit - 1) * self.step
+
+    def round(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Weights, in mantissa units, to the nearest mantissas; those beyond are clipped."""
+        return (np.clip(np.rint(values / self.step), -self.limit, self.limit - 1) * self.step).astype(np.int32)
+
+    def clips(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which weights, in mantissa units, are more than half a step beyond the grid."""
+        return (values > self.top + self.step / 2) | (values < -(self.limit + 0.5) * self.step)
+
+
+def round_bias(values: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Biases, in mantissa units, to the nearest even mantissas that always-firing neurons can give."""
+    return (np.clip(np.rint(values / BIAS_STEP) * BIAS_STEP, -BIAS_LIMIT, BIAS_LIMIT)).astype(np.int32)
+
+
+def round_decays(layer: SpikingLayer, bits: int) -> SpikingLayer:
+    """The layer with both decays rounded to multiples of 2^-bits; the chip's own grid has 12 bits.
+
+    Raises:
+        SpikerlError: bits outside [1, 12].
+    """
+    if not 1 <= bits <= DECAY_BITS_MAX:
+        raise SpikerlError(f"decay bits {bits} is outside [1, {DECAY_BITS_MAX}]", "use --decay-bits 12")
+    unit = 2.0**-bits
+    decays = {
+        name: min(round(getattr(layer, name) / unit), 2**bits - 1) * unit for name in ("current_decay", "voltage_decay")
+    }
+    return replace(layer, **decays)
+
+
+def candidate_units(index: int, layer: SpikingLayer, grid: Grid, time_steps: int) -> list[float]:
+    """Trained weights of one mantissa unit to try, coarse to fine: from what clips nothing to an eighth of it.
+
+    Only the ratio of weight and threshold matters to a neuron. So a unit is whatever makes the threshold an integer,
+    and the exported weights keep a power-of-two scale at any unit (see `place`).
+
+    Raises:
+        SpikerlError: weights and threshold are too far apart for any unit.
+    """
+    largest = float(np.abs(layer.weight).max())
+    finest = layer.v_threshold / ALWAYS_ON_THRESHOLD_MAX  # with weight_exp 0
+    bias_unit = float(np.abs(layer.bias).max()) / BIAS_LIMIT
+    if largest == 0.0:
+        return [max(layer.v_threshold / 256, bias_unit, finest)]
+    coarsest = layer.v_threshold * 2.0**WEIGHT_EXP_MAX
+    if largest < finest:
+        raise SpikerlError(
+            f"layer {index}: weights up to {largest:.4g} vanish beside its threshold {layer.v_threshold:.4g}",
+            "such a layer never spikes; train with a lower v_threshold",
+        )
+    if largest / grid.top > coarsest:
+        raise SpikerlError(
+            f"layer {index}: threshold {layer.v_threshold:.4g} is too far from its weights (up to {largest:.4g}) "
+            "for one scale",
+            "train with a smaller actor_lr, or with a v_threshold nearer to the weights",
+        )
+    least = max(finest, bias_unit)
+    units = []
+    for share in CLIPPING_CANDIDATES:
+        unit = max(largest / grid.top * share, least)
+        threshold = layer.v_threshold * 2.0 ** _exponents(layer, unit, time_steps)[0]
+        units.append(threshold / max(int(threshold / unit), 1))  # rounded down: not finer than asked
+    return list(dict.fromkeys(units))
+
+
+def _exponents(layer: SpikingLayer, unit: float, time_steps: int) -> list[int]:
+    """Values of `weight_exp` at which the threshold is representable, the preferred one first."""
+    du, dv = current_decay_code(layer.current_decay), voltage_decay_code(layer.voltage_decay)
+    wanted = min(max(fraction_bits(du, dv) * (time_steps - 1) - STATE_SHIFT, 0), WEIGHT_EXP_MAX)
+    order = (*range(wanted, -1, -1), *range(wanted + 1, WEIGHT_EXP_MAX + 1))
+    ratio = layer.v_threshold / unit
+    return [e for e in order if 1 <= round(ratio * 2.0**e) <= ALWAYS_ON_THRESHOLD_MAX]
+
+
+def place(
+    index: int,
+    layer: SpikingLayer,
+    weight: NDArray[np.int32],
+    bias: NDArray[np.int32],
+    unit: float,
+    time_steps: int,
+) -> IntegerLayer:
+    """The integer layer of rounded mantissas whose unit stands for the trained weight `unit`.
+
+    `weight_exp` leaves as many bits below the unit as decay appends in T steps, fewer if the current could wrap: one
+    that wraps changes its sign, while a voltage that clips at -2^23 is as silent as before, so it may. The scale of
+    the exported floats is the power of two nearest to `unit`, and the exported threshold moves along; so states are
+    short binary fractions, and neither the chip nor a float32 runtime rounds.
+
+    Raises:
+        SpikerlError: the threshold fits no exponent.
+    """
+    exponents = _exponents(layer, unit, time_steps)
+    if not exponents:
+        raise SpikerlError(
+            f"layer {index}: threshold {layer.v_threshold:.4g} is too far from its weights (one mantissa unit is "
+            f"{unit:.4g}) for one scale",
+            "train with a smaller actor_lr, or with a v_threshold nearer to the weights",
+        )
+    du, dv = current_decay_code(layer.current_decay), voltage_decay_code(layer.voltage_decay)
+    scale = 2.0 ** round(math.log2(unit))
+    options = [
+        IntegerLayer(weight, bias, e, du, dv, round(layer.v_threshold / unit * 2.0**e), scale) for e in exponents
+    ]
+    safe = [option for option in options if state_bound(option, time_steps)[0] < STATE_LIMIT]
+    return safe[0] if safe else min(options, key=lambda option: option.weight_exp)
+
+
+def trained_unit(layer: SpikingLayer, integer: IntegerLayer) -> float:
+    """The trained weight that one mantissa unit stands for."""
+    return layer.v_threshold * 2.0**integer.weight_exp / integer.vth
+
+
+def dequantize(layer: IntegerLayer) -> SpikingLayer:
+    """The float layer that the integers stand for, at their power-of-two scale."""
+    keep_u, keep_v = kept_fractions(layer.du, layer.dv)
+    return SpikingLayer(
+        (layer.weight * layer.scale).astype(np.float32),
+        (layer.bias * layer.scale).astype(np.float32),
+        keep_u,
+        keep_v,
+        layer.vth * layer.scale / 2.0**layer.weight_exp,
+    )
