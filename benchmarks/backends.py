@@ -78,7 +78,7 @@ def same_episodes() -> dict[str, Any]:
     played = {}
     for name in ("fixed", "lava"):
         with make_backend(name).open(policy) as session:
-            played[name] = rollout(session, policy, policy.env_id, EPISODES)
+            played[name] = rollout(session, policy.env_id, EPISODES)
     fixed, lava = played["fixed"], played["lava"]
     result = {
         "env": policy.env_id,

@@ -17,8 +17,8 @@ from spikerl_deploy.loihi import (
     WEIGHT_EXP_MAX,
     WEIGHT_MAX,
     IntegerLayer,
+    bits_below_unit,
     current_decay_code,
-    fraction_bits,
     kept_fractions,
     state_bound,
     voltage_decay_code,
@@ -28,7 +28,7 @@ from spikerl_deploy.policy import SpikingLayer
 MIN_BITS, MAX_BITS = 2, 8
 MANTISSA_BITS = 9  # a mixed-sign 8-bit weight is a signed 9-bit mantissa without its lowest bit
 DECAY_BITS_MAX = 12
-BIAS_STEP = 2  # a bias is one synapse a neuron: it keeps 8 bits whatever the weights have
+BIAS_FINER = 4  # steps of a bias in one of a weight: biases are few, and take up what is left of rounding errors
 BIAS_LIMIT = BIAS_NEURONS_MAX * WEIGHT_MAX
 CLIPPING_CANDIDATES = tuple(2.0 ** (-i / 6) for i in range(19))  # largest weight on the grid, as share of the largest
 
@@ -56,18 +56,23 @@ class Grid:
         """Largest mantissa."""
         return (self.limit - 1) * self.step
 
+    @property
+    def bias_step(self) -> int:
+        """Biases are multiples of it: two bits finer than weights, 8 bits at the most."""
+        return max(self.step // BIAS_FINER, 2)
+
     def round(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
         """Weights, in mantissa units, to the nearest mantissas; those beyond are clipped."""
         return (np.clip(np.rint(values / self.step), -self.limit, self.limit - 1) * self.step).astype(np.int32)
 
+    def round_bias(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Biases, in mantissa units, to the nearest mantissas that always-firing neurons can give together."""
+        limit = BIAS_LIMIT // self.bias_step
+        return (np.clip(np.rint(values / self.bias_step), -limit, limit) * self.bias_step).astype(np.int32)
+
     def clips(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which weights, in mantissa units, are more than half a step beyond the grid."""
         return (values > self.top + self.step / 2) | (values < -(self.limit + 0.5) * self.step)
-
-
-def round_bias(values: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Biases, in mantissa units, to the nearest even mantissas that always-firing neurons can give."""
-    return (np.clip(np.rint(values / BIAS_STEP) * BIAS_STEP, -BIAS_LIMIT, BIAS_LIMIT)).astype(np.int32)
 
 
 def round_decays(layer: SpikingLayer, bits: int) -> SpikingLayer:
@@ -115,15 +120,16 @@ def candidate_units(index: int, layer: SpikingLayer, grid: Grid, time_steps: int
     units = []
     for share in CLIPPING_CANDIDATES:
         unit = max(largest / grid.top * share, least)
-        threshold = layer.v_threshold * 2.0 ** _exponents(layer, unit, time_steps)[0]
+        threshold = layer.v_threshold * 2.0 ** _exponents(layer, grid, unit, time_steps)[0]
         units.append(threshold / max(int(threshold / unit), 1))  # rounded down: not finer than asked
     return list(dict.fromkeys(units))
 
 
-def _exponents(layer: SpikingLayer, unit: float, time_steps: int) -> list[int]:
+def _exponents(layer: SpikingLayer, grid: Grid, unit: float, time_steps: int) -> list[int]:
     """Values of `weight_exp` at which the threshold is representable, the preferred one first."""
     du, dv = current_decay_code(layer.current_decay), voltage_decay_code(layer.voltage_decay)
-    wanted = min(max(fraction_bits(du, dv) * (time_steps - 1) - STATE_SHIFT, 0), WEIGHT_EXP_MAX)
+    zeros = grid.bias_step.bit_length() - 1  # below the lowest bit of every mantissa
+    wanted = min(max(bits_below_unit(du, dv, time_steps) - STATE_SHIFT - zeros, 0), WEIGHT_EXP_MAX)
     order = (*range(wanted, -1, -1), *range(wanted + 1, WEIGHT_EXP_MAX + 1))
     ratio = layer.v_threshold / unit
     return [e for e in order if 1 <= round(ratio * 2.0**e) <= ALWAYS_ON_THRESHOLD_MAX]
@@ -132,6 +138,7 @@ def _exponents(layer: SpikingLayer, unit: float, time_steps: int) -> list[int]:
 def place(
     index: int,
     layer: SpikingLayer,
+    grid: Grid,
     weight: NDArray[np.int32],
     bias: NDArray[np.int32],
     unit: float,
@@ -147,7 +154,7 @@ def place(
     Raises:
         SpikerlError: the threshold fits no exponent.
     """
-    exponents = _exponents(layer, unit, time_steps)
+    exponents = _exponents(layer, grid, unit, time_steps)
     if not exponents:
         raise SpikerlError(
             f"layer {index}: threshold {layer.v_threshold:.4g} is too far from its weights (one mantissa unit is "

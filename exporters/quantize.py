@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.grid import DECAY_BITS_MAX, Grid, candidate_units, dequantize, place, round_bias, round_decays
+from exporters.grid import DECAY_BITS_MAX, Grid, candidate_units, dequantize, place, round_decays
 from exporters.layer_report import LayerReport, report_layer
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import IntegerLayer
@@ -41,7 +41,7 @@ def quantize(
         report_layer(index, layer, integer, grid, policy.time_steps)
         for index, (layer, integer) in enumerate(zip(layers, integers, strict=True))
     )
-    return assemble(source, integers, bits, encoder_bits), reports
+    return assemble(source, integers, bits, quantized_encoder(source, encoder_bits)), reports
 
 
 def float_source(policy: Policy) -> Policy:
@@ -57,11 +57,10 @@ def float_source(policy: Policy) -> Policy:
     return policy.as_trained()
 
 
-def assemble(source: Policy, integers: tuple[IntegerLayer, ...], bits: int, encoder_bits: int | None = None) -> Policy:
-    """The quantized policy of a float policy and its integer layers."""
-    encoder, trained_encoder = source.encoder, None
-    if encoder is not None and encoder_bits is not None:
-        encoder, trained_encoder = round_encoder(encoder, encoder_bits), encoder
+def assemble(
+    source: Policy, integers: tuple[IntegerLayer, ...], bits: int, encoder: PopulationEncoder | None
+) -> Policy:
+    """The quantized policy of a float policy, with these integer layers and this encoder."""
     return replace(
         source,
         layers=tuple(map(dequantize, integers)),
@@ -69,8 +68,13 @@ def assemble(source: Policy, integers: tuple[IntegerLayer, ...], bits: int, enco
         bits=bits,
         trained=source.layers,
         encoder=encoder,
-        trained_encoder=trained_encoder,
+        trained_encoder=None if encoder is source.encoder else source.encoder,
     )
+
+
+def quantized_encoder(source: Policy, bits: int | None) -> PopulationEncoder | None:
+    """The policy's encoder on a grid of so many bits; as it is without bits, or where there is none."""
+    return source.encoder if source.encoder is None or bits is None else round_encoder(source.encoder, bits)
 
 
 def round_encoder(encoder: PopulationEncoder, bits: int) -> PopulationEncoder:
@@ -102,4 +106,4 @@ def _round_layer(index: int, layer: SpikingLayer, grid: Grid, time_steps: int) -
         return float(np.square(grid.round(weight / unit) * unit - weight).sum())
 
     unit = min(candidate_units(index, layer, grid, time_steps), key=error)
-    return place(index, layer, grid.round(weight / unit), round_bias(layer.bias / unit), unit, time_steps)
+    return place(index, layer, grid, grid.round(weight / unit), grid.round_bias(layer.bias / unit), unit, time_steps)

@@ -46,7 +46,11 @@ class Availability:
 
 
 class Session(ABC):
-    """A policy opened for `batch` episodes side by side. Each control step starts from zero state."""
+    """A policy opened for `batch` episodes side by side. Each control step starts from zero state.
+
+    Attributes:
+        policy: the one that is executed: its encoder gives the input spikes, its decoder reads the output.
+    """
 
     def __init__(self, policy: Policy, batch: int) -> None:
         if batch < 1:

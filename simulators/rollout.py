@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from simulators.protocol import Session
 from spikerl_deploy.codec import Spikes, decode, encode
 from spikerl_deploy.environments import check_fits, environment_spec, make_environment
-from spikerl_deploy.policy import Policy
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +22,7 @@ class Rollout:
         seeds, returns, lengths: one an episode; undiscounted returns, lengths in control steps.
         spike_totals: for the input and each layer [n], spikes of each neuron over all control steps.
         infer_seconds: wall time of each call of the backend, which serves up to `batch` episodes.
+        observations: [M, obs_dim], as the environment gave them, of the first M control steps, if they were recorded.
         inputs: [N, B, T, n_in] spikes fed to the backend in its first N calls, if they were recorded.
         rasters: for each layer [N, B, T, n], the spikes it gave, likewise.
     """
@@ -34,6 +34,7 @@ class Rollout:
     infer_seconds: NDArray[np.float64]
     batch: int
     wall_seconds: float
+    observations: NDArray[np.float64] | None = None
     inputs: Spikes | None = None
     rasters: tuple[Spikes, ...] | None = None
 
@@ -45,13 +46,13 @@ class Rollout:
 
 def rollout(
     session: Session,
-    policy: Policy,
     env_id: str,
     seeds: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
     record: int = 0,
+    observe: int = 0,
 ) -> Rollout:
-    """Play one episode for each seed, `session.batch` at a time; a slot that ends takes the next seed.
+    """Play one episode of the session's policy for each seed, side by side; a slot that ends takes the next seed.
 
     An episode ends when the environment terminates or truncates it. Its course depends on its seed alone,
     not on what runs beside it.
@@ -59,14 +60,15 @@ def rollout(
     Args:
         progress: called with (control steps, finished episodes) after every call of the backend.
         record: keep the spikes of the input and of every layer of the first so many calls.
+        observe: keep the observations of the first so many control steps.
 
     Raises:
         SpikerlError: the environment cannot be made or does not fit the policy, or the backend failed.
     """
     slots = [_Slot(env_id) for _ in range(min(session.batch, len(seeds)))]
     try:
-        check_fits(policy, env_id, environment_spec(slots[0].env, env_id))
-        return _play(session, policy, slots, list(seeds), progress, record)
+        check_fits(session.policy, env_id, environment_spec(slots[0].env, env_id))
+        return _play(session, slots, list(seeds), progress, record, observe)
     finally:
         for slot in slots:
             slot.env.close()
@@ -90,17 +92,19 @@ class _Slot:
 
 def _play(
     session: Session,
-    policy: Policy,
     slots: list[_Slot],
     seeds: list[int],
     progress: Callable[[int, int], None] | None,
     record: int,
+    observe: int,
 ) -> Rollout:
+    policy = session.policy
     assert policy.decoder is not None
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=int)
     totals = [np.zeros(size, dtype=np.int64) for size in policy.sizes]
     batch = np.zeros(session.input_shape, dtype=bool)
     recorded: list[tuple[Spikes, ...]] = []
+    observed: list[NDArray[np.float64]] = []
     seconds: list[float] = []
     waiting = iter(range(len(seeds)))
     for slot in slots:
@@ -108,6 +112,8 @@ def _play(
     started, finished = time.perf_counter(), 0
     while active := [row for row, slot in enumerate(slots) if slot.episode is not None]:
         observations = np.stack([slots[row].observation for row in active])
+        if len(observed) < observe:
+            observed.extend(observations.astype(np.float64))
         batch[:] = False
         batch[active] = encode(policy, observations, [slots[row].generator for row in active])
         before = time.perf_counter()
@@ -137,6 +143,7 @@ def _play(
         np.array(seconds),
         session.batch,
         time.perf_counter() - started,
+        np.stack(observed[:observe]) if observed else None,
         *_stacked(recorded),
     )
 

@@ -10,17 +10,12 @@ from numpy.typing import NDArray
 from simulators.protocol import Availability, Backend, Session, SpikeRecord, counts_of
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.errors import unknown
-from spikerl_deploy.policy import Policy, SpikingLayer
+from spikerl_deploy.policy import Policy
 
 if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda")
-
-
-def executed_layers(policy: Policy) -> tuple[SpikingLayer, ...]:
-    """The trained layers where the policy carries them, else the float layers of its graph."""
-    return policy.trained if policy.trained is not None else policy.layers
 
 
 class TorchSession(Session):
@@ -37,7 +32,7 @@ class TorchSession(Session):
         self.device, self.bf16 = device, bf16
         self.layers = [
             (torch.tensor(layer.weight, device=device), torch.tensor(layer.bias, device=device), layer)
-            for layer in executed_layers(policy)
+            for layer in policy.layers
         ]
 
     def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord:
@@ -77,7 +72,7 @@ class TorchBackend(Backend):
         return f"{kind} weights {'as trained' if policy.trained is not None else 'of the NIR graph'}"
 
     def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
-        return tuple(layer.weight for layer in executed_layers(policy))
+        return tuple(layer.weight for layer in policy.as_trained().layers)
 
     def check(self, policy: Policy) -> None:
         from training.device import choose_device
@@ -87,4 +82,4 @@ class TorchBackend(Backend):
     def open(self, policy: Policy, batch: int = 1) -> TorchSession:
         from training.device import choose_device
 
-        return TorchSession(policy, batch, choose_device(self.device), self.bf16)
+        return TorchSession(policy.as_trained(), batch, choose_device(self.device), self.bf16)

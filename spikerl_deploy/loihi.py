@@ -127,14 +127,22 @@ def is_lossless(layer: IntegerLayer, time_steps: int) -> bool:
     """Whether the chip's arithmetic loses no bit within one control step, whatever the input.
 
     A decay n / 2^p appends at most p fractional bits to a state each time step. If they fit below the unit
-    (6 + weight_exp bits) and the state cannot overflow, truncation never happens: the integers compute the
-    same real numbers as the float core, and, since these fit float32's 24 bits, so does every float runtime.
+    (6 + weight_exp bits, and those that are zero in every mantissa) and the state cannot overflow, truncation never
+    happens: the integers compute the same real numbers as the float core, and, since these fit float32's 24 bits, so
+    does every float runtime.
     """
     if layer.weight_exp < 0:
         return False
-    fits = fraction_bits(layer.du, layer.dv) * (time_steps - 1) <= STATE_SHIFT + layer.weight_exp
+    needed = bits_below_unit(layer.du, layer.dv, time_steps)
+    used = int(np.bitwise_or.reduce(np.append(layer.weight, layer.bias), initial=0))  # two's complement: zeros stay
+    fits = needed <= STATE_SHIFT + layer.weight_exp + (_trailing_zeros(used) if used else needed)
     u_max, v_max = state_bound(layer, time_steps)
     return fits and max(u_max, v_max) < STATE_LIMIT
+
+
+def bits_below_unit(du: int, dv: int, time_steps: int) -> int:
+    """Bits after the binary point that decay can append to a state within one control step."""
+    return fraction_bits(du, dv) * (time_steps - 1)
 
 
 def fraction_bits(du: int, dv: int) -> int:
@@ -146,4 +154,9 @@ def _bits_below_one(numerator: int) -> int:
     """Bits after the binary point of numerator / 4096."""
     if numerator == 0:
         return 0
-    return DECAY_BITS - min(DECAY_BITS, (numerator & -numerator).bit_length() - 1)
+    return DECAY_BITS - min(DECAY_BITS, _trailing_zeros(numerator))
+
+
+def _trailing_zeros(value: int) -> int:
+    """Zero bits below the lowest one of a number that is not zero."""
+    return (value & -value).bit_length() - 1

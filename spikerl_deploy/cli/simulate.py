@@ -91,7 +91,7 @@ def simulate(
     runs: list[tuple[Backend, Rollout]] = []
     for one in backends:
         with one.open(policy, min(parallel, episodes)) as session, _progress(one.name, episodes) as show:
-            runs.append((one, rollout(session, policy, env_id, seeds, show, RASTER_STEPS)))
+            runs.append((one, rollout(session, env_id, seeds, show, RASTER_STEPS)))
     document = report_document(policy, policy_file, env_id, control_step, runs)
     if output is Format.json:
         print_json(document)

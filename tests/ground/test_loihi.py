@@ -64,10 +64,12 @@ def test_lossless_needs_room_below_the_unit_and_above_the_state() -> None:
     def layer(weight_exp: int, weight: int = 100, n_in: int = 10, du: int = 2047) -> IntegerLayer:
         return IntegerLayer(np.full((2, n_in), weight), np.zeros(2), weight_exp, du, 1024, 500, 1.0)
 
-    assert is_lossless(layer(2), 5)  # four decays append 8 bits, 6 + 2 are there
-    assert not is_lossless(layer(1), 5)
-    assert is_lossless(layer(0), 4)
-    assert not is_lossless(layer(2), 6)
+    assert is_lossless(layer(1, weight=102), 5)  # four decays append 8 bits, 6 + 1 are there, and mantissas are even
+    assert not is_lossless(layer(0, weight=102), 5)
+    assert is_lossless(layer(0, weight=96), 5)  # all multiples of 32
+    assert not is_lossless(layer(0, weight=96), 7)
+    assert is_lossless(layer(0, weight=102), 4)
+    assert not is_lossless(layer(1, weight=102), 6)
     assert not is_lossless(layer(2, weight=-254, n_in=400), 5)  # the state overflows
     assert not is_lossless(layer(2, du=2000), 5)  # a decay with many bits
 

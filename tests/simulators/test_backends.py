@@ -9,11 +9,11 @@ import pytest
 from support import naive_core, quantized_policy, random_policy, random_spikes
 
 from simulators.fixed import FixedBackend
-from spikerl_deploy.integer_lif import integrate_reference
 from simulators.protocol import Backend
 from simulators.registry import backend_class, backend_names, make_backend
 from simulators.torch_backend import TorchBackend
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.integer_lif import integrate_reference
 
 
 def test_fixed_equals_plain_integer_arithmetic_layer_by_layer() -> None:

@@ -23,7 +23,7 @@ def test_the_report_says_what_happened(tmp_path: Path) -> None:
     for name in ("fixed", "torch"):
         backend = make_backend(name, device="cpu")
         with backend.open(policy, 2) as session:
-            runs.append((backend, rollout(session, policy, ENV, range(4))))
+            runs.append((backend, rollout(session, ENV, range(4))))
     document = json.loads(json.dumps(report_document(policy, tmp_path / "p.nir", ENV, 0.04, runs), allow_nan=False))
     assert document["schema"] == "spikerl.report/1"
     assert document["environment"] == {"id": ENV, "seeds": [0, 1, 2, 3], "control_step_s": 0.04}
@@ -48,7 +48,7 @@ def test_without_a_baseline_there_is_no_comparison(tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "p.nir")
     backend = make_backend("fixed")
     with backend.open(policy) as session:
-        runs = [(backend, rollout(session, policy, ENV, [0]))]
+        runs = [(backend, rollout(session, ENV, [0]))]
     document = report_document(policy, tmp_path / "p.nir", ENV, None, runs)
     assert document["comparison"] is None
     assert document["backends"]["fixed"]["std_return"] is None

@@ -77,7 +77,7 @@ def test_a_thousand_closed_loop_control_steps_of_the_trained_policy(double_pendu
     """Two episodes of a policy that balances; the loop is closed on `fixed`, and Lava sees the same spikes."""
     policy = load_policy(double_pendulum)
     with FixedBackend().open(policy) as fixed:
-        played = rollout(fixed, policy, "InvertedDoublePendulum-v5", [0, 1], record=1_200)
+        played = rollout(fixed, "InvertedDoublePendulum-v5", [0, 1], record=1_200)
         assert played.inputs is not None
         assert min(played.lengths) == 1000
         assert min(played.returns) > 9_000
@@ -93,7 +93,7 @@ def test_a_loop_closed_on_lava_gives_the_return_of_fixed() -> None:
     returns = []
     for backend, batch in ((FixedBackend(), 1), (LavaBackend(), 1), (LavaBackend(), 3)):
         with backend.open(policy, batch) as session:
-            returns.append(rollout(session, policy, "InvertedPendulum-v5", range(4)).returns)
+            returns.append(rollout(session, "InvertedPendulum-v5", range(4)).returns)
     assert returns[0] == returns[1] == returns[2]
 
 

@@ -23,7 +23,7 @@ def test_a_summary_is_drawn_and_not_overwritten(tmp_path: Path) -> None:
     for name in ("fixed", "torch"):
         backend = make_backend(name, device="cpu")
         with backend.open(policy, 2) as session:
-            runs.append((backend, rollout(session, policy, "InvertedPendulum-v5", range(3), record=RASTER_STEPS)))
+            runs.append((backend, rollout(session, "InvertedPendulum-v5", range(3), record=RASTER_STEPS)))
     recorded = runs[0][1]
     assert recorded.rasters is not None
     assert [raster.shape[2:] for raster in recorded.rasters] == [(5, 24), (5, 20), (5, 10)]

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from support import quantized_policy, random_policy
 
+from exporters.quantize import quantize
 from simulators.fixed import FixedBackend
 from simulators.rollout import rollout
+from simulators.torch_backend import TorchBackend
 from spikerl_deploy.codec import decode, encode
+from spikerl_deploy.environments import make_environment
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.policy import Policy
 
 ENV = "InvertedPendulum-v5"
 
@@ -20,7 +24,7 @@ def test_an_episode_is_what_a_plain_loop_gives(coding: str) -> None:
     policy = quantized_policy(coding=coding)
     assert policy.decoder is not None
     with FixedBackend().open(policy) as session:
-        result = rollout(session, policy, ENV, [3, 4])
+        result = rollout(session, ENV, [3, 4])
         env = gymnasium.make(ENV)
         for index, seed in enumerate((3, 4)):
             observation, _ = env.reset(seed=seed)
@@ -40,7 +44,7 @@ def test_episodes_do_not_depend_on_how_many_run_side_by_side(coding: str) -> Non
     results = []
     for batch in (1, 3, 8):
         with FixedBackend().open(policy, batch) as session:
-            results.append(rollout(session, policy, ENV, range(5)))
+            results.append(rollout(session, ENV, range(5)))
     for other in results[1:]:
         assert other.returns == results[0].returns
         assert other.lengths == results[0].lengths
@@ -52,7 +56,7 @@ def test_episodes_do_not_depend_on_how_many_run_side_by_side(coding: str) -> Non
 def test_totals_count_the_spikes_of_running_episodes_only() -> None:
     policy = quantized_policy()
     with FixedBackend().open(policy, 2) as session:
-        result = rollout(session, policy, ENV, [0, 1, 2], record=10_000)
+        result = rollout(session, ENV, [0, 1, 2], record=10_000)
     assert result.inputs is not None
     assert result.spike_totals[0].sum() == result.inputs.sum()
     assert len(result.infer_seconds) == len(result.inputs)
@@ -63,7 +67,7 @@ def test_totals_count_the_spikes_of_running_episodes_only() -> None:
 def test_progress_ends_at_the_whole() -> None:
     policy, seen = quantized_policy(), []
     with FixedBackend().open(policy, 2) as session:
-        result = rollout(session, policy, ENV, range(4), lambda *now: seen.append(now))
+        result = rollout(session, ENV, range(4), lambda *now: seen.append(now))
     assert seen[-1] == (result.control_steps, 4)
 
 
@@ -79,9 +83,43 @@ def test_progress_ends_at_the_whole() -> None:
 def test_an_environment_that_does_not_fit_is_refused(env_id: str, options: dict, message: str) -> None:
     policy = quantized_policy(**options)
     with FixedBackend().open(policy) as session, pytest.raises(SpikerlError, match=message):
-        rollout(session, policy, env_id, [0])
+        rollout(session, env_id, [0])
 
 
 def test_discrete_actions_and_image_observations_are_refused() -> None:
     with FixedBackend().open(quantized_policy()) as session, pytest.raises(SpikerlError, match="bounded vector"):
-        rollout(session, random_policy(), "CartPole-v1", [0])
+        rollout(session, "CartPole-v1", [0])
+
+
+def test_observations_are_kept_as_the_environment_gave_them() -> None:
+    policy = quantized_policy(obs_dim=4)
+    with FixedBackend().open(policy, 1) as session:
+        long, short = (rollout(session, ENV, [3], observe=count).observations for count in (10_000, 2))
+    assert long is not None
+    assert short is not None
+    env = make_environment(ENV)
+    first, _ = env.reset(seed=3)
+    env.close()
+    np.testing.assert_array_equal(long[0], first)
+    np.testing.assert_array_equal(short, long[:2])
+    assert rollout_length(policy) == len(long)
+
+
+def rollout_length(policy: Policy) -> int:
+    with FixedBackend().open(policy, 1) as session:
+        return rollout(session, ENV, [3]).control_steps
+
+
+def test_the_trained_policy_sees_through_its_own_encoder() -> None:
+    """A baseline must not run on the encoder that quantization changed."""
+    source = random_policy(seed=1)
+    coarse, _ = quantize(source, 8, encoder_bits=2)
+    runs = []
+    for policy in (source, coarse):
+        with TorchBackend("cpu").open(policy, 1) as session:
+            runs.append(rollout(session, ENV, [3, 4], record=5))
+    assert runs[0].inputs is not None
+    assert runs[1].inputs is not None
+    np.testing.assert_array_equal(runs[0].inputs, runs[1].inputs)
+    with FixedBackend().open(coarse, 1) as session:
+        assert (rollout(session, ENV, [3], record=1).inputs != runs[0].inputs[:1]).any()
