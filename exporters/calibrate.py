@@ -94,7 +94,6 @@ def calibrate(
     floats = input_spikes(source, recorded)
     quantized = floats if encoder is source.encoder else input_spikes(replace(source, encoder=encoder), recorded)
     chosen: list[IntegerLayer] = []
-    reports: list[LayerReport] = []
     for index, layer in enumerate(source.layers):
         statistics = InputStatistics(floats, quantized, layer.current_decay)
         floats = _by_chunks(partial(_float_layer, layer), floats)
@@ -102,21 +101,40 @@ def calibrate(
         decoder = source.decoder if index == len(source.layers) - 1 else None
         error = spike_error if decoder is None else partial(action_error, decoder, source.time_steps)
         rounded = round_decays(layer, decay_bits)
-        integer = _best(index, rounded, grid, statistics, quantized, error, counts)
+        chosen.append(_best(index, rounded, grid, statistics, quantized, error, counts))
+        core = IntegerCore(chosen[-1:], source.time_steps)
+        quantized = _by_chunks(partial(_integer_layer, core, None), quantized)
+        differing = spike_error(quantized.sum(axis=0), counts)
+        progress(f"layer {index + 1} of {len(source.layers)}: spike counts differ by {differing:.4f} a neuron")
+    result = assemble(source, tuple(chosen), bits, encoder)
+    return result, report_recorded(result, recorded)
+
+
+def report_recorded(policy: Policy, recorded: NDArray[np.generic]) -> tuple[LayerReport, ...]:
+    """A report for each layer of a quantized policy, with what is observed on recorded data as in `input_spikes`.
+
+    Raises:
+        SpikerlError: a current leaves the chip's state on the data.
+    """
+    source = float_source(policy)
+    assert policy.integers is not None and policy.bits is not None
+    grid, steps = Grid(policy.bits), policy.time_steps
+    floats, quantized = input_spikes(source, recorded), input_spikes(policy, recorded)
+    reports = []
+    for index, (layer, integer) in enumerate(zip(source.layers, policy.integers, strict=True)):
         watch = StateWatch()
-        quantized = _by_chunks(partial(_integer_layer, IntegerCore([integer], source.time_steps), watch), quantized)
-        observed = observed_states(index, watch, quantized.sum(axis=0), counts)
-        chosen.append(integer)
-        reports.append(report_layer(index, rounded, integer, grid, source.time_steps, observed))
-        progress(f"layer {index + 1} of {len(source.layers)}: spike counts differ by {observed.spike_error:.4f}")
-    return assemble(source, tuple(chosen), bits, encoder), tuple(reports)
+        floats = _by_chunks(partial(_float_layer, layer), floats)
+        quantized = _by_chunks(partial(_integer_layer, IntegerCore([integer], steps), watch), quantized)
+        observed = observed_states(index, watch, quantized.sum(axis=0), floats.sum(axis=0))
+        reports.append(report_layer(index, layer, integer, grid, steps, observed))
+    return tuple(reports)
 
 
 def _float_layer(layer: SpikingLayer, spikes: Spikes) -> Spikes:
     return run_floats([layer], spikes)[0]
 
 
-def _integer_layer(core: IntegerCore, watch: StateWatch, spikes: Spikes) -> Spikes:
+def _integer_layer(core: IntegerCore, watch: StateWatch | None, spikes: Spikes) -> Spikes:
     return core(spikes, watch)[0]
 
 

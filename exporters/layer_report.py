@@ -93,7 +93,7 @@ def report_layer(
         weight_exp=integer.weight_exp,
         vth=integer.vth,
         bias_neurons=bias_columns(integer).shape[1],
-        clipped=float(grid.clips(layer.weight / unit).mean()),
+        clipped=float(grid.clips(values[:, :-1] / unit).mean()),
         rms_error=float(np.sqrt(np.square(restored - values).mean())) / rms if rms else 0.0,
         u_bound=u_bound / STATE_LIMIT,
         v_bound=v_bound / STATE_LIMIT,

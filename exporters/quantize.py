@@ -88,7 +88,7 @@ def round_encoder(encoder: PopulationEncoder, bits: int) -> PopulationEncoder:
             f"encoder bits {bits} is outside [{MIN_ENCODER_BITS}, {MAX_ENCODER_BITS}]", "use --encoder-bits 8"
         )
     signed, unsigned = (1 << (bits - 1)) - 1, (1 << bits) - 1
-    mean_unit = max(float(np.abs(encoder.mean).max()), np.finfo(np.float32).tiny) / signed
+    mean_unit = (float(np.abs(encoder.mean).max()) or 1.0) / signed
     std_unit = float(encoder.std.max()) / unsigned
     mean = np.rint(encoder.mean / mean_unit) * mean_unit
     std = np.maximum(np.rint(encoder.std / std_unit), 1) * std_unit  # a width of zero would be no receptive field
@@ -106,4 +106,12 @@ def _round_layer(index: int, layer: SpikingLayer, grid: Grid, time_steps: int) -
         return float(np.square(grid.round(weight / unit) * unit - weight).sum())
 
     unit = min(candidate_units(index, layer, grid, time_steps), key=error)
-    return place(index, layer, grid, grid.round(weight / unit), grid.round_bias(layer.bias / unit), unit, time_steps)
+    return place(
+        index,
+        layer,
+        grid,
+        grid.round(weight / unit),
+        grid.round_bias(layer.bias.astype(np.float64) / unit),
+        unit,
+        time_steps,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
 from spikerl_deploy.errors import SpikerlError, unknown
@@ -44,16 +44,19 @@ def default_file(name: str) -> str:
     return f"policy.{_SUFFIXES.get(name, name)}"
 
 
-def parse_options(name: str, write: Exporter, given: Mapping[str, str]) -> dict[str, Any]:
-    """Options of an exporter from texts, by the annotations of its keyword-only parameters.
+def parse_options(name: str, write: Exporter, assignments: Sequence[str]) -> dict[str, Any]:
+    """Options of an exporter from `key=value` texts, by the annotations of its keyword-only parameters.
 
     Raises:
-        SpikerlError: the format has no such option, or the text is no value of it.
+        SpikerlError: no assignment, or the format has no such option, or the text is no value of it.
     """
     parameters = inspect.signature(write).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     hints, options = get_type_hints(write), {}
-    for key, text in given.items():
+    for assignment in assignments:
+        key, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals:
+            raise SpikerlError(f"--set '{assignment}' is not key=value", "for example --set opset=18")
         if key not in known:
             if not known:
                 raise SpikerlError(f"export format '{name}' has no options, --set gave '{key}'", "leave --set out")

@@ -79,7 +79,8 @@ def _within(name: str, value: int, low: int, high: int) -> None:
 
 def bias_columns(layer: IntegerLayer) -> Int:
     """The bias as synapses of K >= 1 always-firing neurons: [n_out, K] even mantissas in [-256, 254] that sum to it."""
-    columns, left = [], layer.bias
+    columns: list[Int] = []
+    left = layer.bias
     while not columns or left.any():
         columns.append(np.clip(left, WEIGHT_MIN, WEIGHT_MAX))
         left = left - columns[-1]

@@ -36,21 +36,29 @@ class _LIFSequence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
-        v, spikes = ctx.saved_tensors
-        keep_u, keep_v, threshold, slope = ctx.constants
-        slopes = slope(v - threshold).unbind(TIME)
-        kept = torch.sub(1.0, spikes).mul_(keep_v).unbind(TIME)  # dv_{t+1}/dv_t along the membrane
-        reset = (v * -keep_v).unbind(TIME)  # dv_{t+1}/ds_t through the reset
-        grad_current = torch.empty_like(v)
-        out, grads = grad_current.unbind(TIME), grad_spikes.unbind(TIME)
-        last = len(out) - 1
-        grad_v = torch.mul(grads[last], slopes[last], out=out[last])
-        grad_u = grad_v
-        for t in range(last - 1, -1, -1):
-            through_spike = torch.addcmul(grads[t], reset[t], grad_v).mul_(slopes[t])
-            grad_v = torch.addcmul(through_spike, kept[t], grad_v)
-            grad_u = torch.add(grad_v, grad_u, alpha=keep_u, out=out[t])
-        return grad_current, None, None, None, None
+        return backward_through_time(grad_spikes, *ctx.saved_tensors, *ctx.constants), None, None, None, None
+
+
+def backward_through_time(
+    grad_spikes: Tensor, v: Tensor, spikes: Tensor, keep_u: float, keep_v: float, threshold: float, slope: Slope
+) -> Tensor:
+    """Gradient in the synaptic input of a sequence, from that in its spikes; all tensors [..., T, B, n].
+
+    `v` are voltages before the reset, in the units of `threshold` and `slope`.
+    """
+    slopes = slope(v - threshold).unbind(TIME)
+    kept = torch.sub(1.0, spikes).mul_(keep_v).unbind(TIME)  # dv_{t+1}/dv_t along the membrane
+    reset = (v * -keep_v).unbind(TIME)  # dv_{t+1}/ds_t through the reset
+    grad_current = torch.empty_like(v)
+    out, grads = grad_current.unbind(TIME), grad_spikes.unbind(TIME)
+    last = len(out) - 1
+    grad_v = torch.mul(grads[last], slopes[last], out=out[last])
+    grad_u = grad_v
+    for t in range(last - 1, -1, -1):
+        through_spike = torch.addcmul(grads[t], reset[t], grad_v).mul_(slopes[t])
+        grad_v = torch.addcmul(through_spike, kept[t], grad_v)
+        grad_u = torch.add(grad_v, grad_u, alpha=keep_u, out=out[t])
+    return grad_current
 
 
 def _plain_sequence(current: Tensor, keep_u: float, keep_v: float, threshold: float, slope: Slope) -> Tensor:

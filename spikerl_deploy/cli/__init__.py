@@ -14,7 +14,19 @@ from typing import Annotated
 import typer
 
 from spikerl_deploy._version import __version__
-from spikerl_deploy.cli import backends, compare_runs, doctor, export, inspect, simulate, sweep, train
+from spikerl_deploy.cli import (
+    backends,
+    compare_runs,
+    doctor,
+    export,
+    fit,
+    import_policy,
+    inspect,
+    quantize,
+    simulate,
+    sweep,
+    train,
+)
 from spikerl_deploy.cli.common import Verbosity
 from spikerl_deploy.errors import SpikerlError
 
@@ -30,12 +42,15 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
+app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("simulate")(simulate.simulate)
+app.command("fit")(fit.fit)
 app.command("inspect")(inspect.inspect)
 app.command("compare-runs")(compare_runs.compare_runs)
 app.command("doctor")(doctor.doctor)
 app.add_typer(backends.app, name="backends")
+app.add_typer(import_policy.app, name="import")
 
 
 def _print_version(wanted: bool) -> None:
