@@ -11,6 +11,7 @@ from torch import Tensor
 from training.actor import ENCODER_THRESHOLD, MIN_ENCODER_STD, SpikingActor
 from training.graphs import GraphedForward
 from training.normalizer import RunningNormalizer
+from training.synaptic_norm import EPS
 
 
 class NumpyActor:
@@ -24,7 +25,11 @@ class NumpyActor:
         s = self._settings = actor.settings
         self._mean, self._std = actor.encoder.mean.detach().numpy(), actor.encoder.std.detach().numpy()
         self._weights = [weight.detach().numpy() for weight in actor.weights]
-        self._biases = [bias.detach().numpy() for bias in actor.biases]
+        self._biases = [bias.detach().numpy()[:, None] for bias in actor.biases]
+        # gamma, running mean and running variance of each layer, [S, 1, n], where synaptic input is normalised
+        self._norms = [
+            [tensor.detach().numpy()[:, None] for tensor in (norm.gamma, *norm.statistics())] for norm in actor.norms
+        ]
         self._decoder_weight, self._decoder_bias = (
             actor.decoder_weight.detach().numpy(),
             actor.decoder_bias.detach().numpy(),
@@ -32,6 +37,7 @@ class NumpyActor:
         self._middle, self._half = (getattr(actor, name).numpy() for name in ("action_middle", "action_half"))
         constants = (s.current_decay, s.voltage_decay, s.v_threshold, ENCODER_THRESHOLD)
         self._keep_u, self._keep_v, self._threshold, self._level = (np.float32(value) for value in constants)
+        self._eps = np.array(EPS, np.float32)  # which a ufunc takes more quickly than a scalar
 
     def __call__(self, observation: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
         """Actions float32 [S, M, act_dim] for normalised observations float32 [S, M, obs_dim].
@@ -40,14 +46,21 @@ class NumpyActor:
         """
         spikes = self._encode(observation, generators)
         steps, seeds, count = spikes.shape[:3]
-        for weight, bias in zip(self._weights, self._biases, strict=True):
+        for layer, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
             n_in, n_out = weight.shape[1:]
             if seeds == 1:
                 current = spikes.reshape(-1, n_in) @ weight[0]
             else:
                 by_seed = spikes.swapaxes(0, 1).reshape(seeds, steps * count, n_in)
                 current = (by_seed @ weight).reshape(seeds, steps, count, n_out).swapaxes(0, 1)
-            current = current.reshape(steps, seeds, count, n_out) + bias[:, None]
+            current = current.reshape(steps, seeds, count, n_out)
+            if self._norms:
+                gamma, mean, variance = self._norms[layer]
+                scale = np.add(variance, self._eps)
+                np.divide(gamma, np.sqrt(scale, scale), scale)
+                np.multiply(current, scale, current)
+                bias = np.subtract(bias, np.multiply(mean, scale, scale), scale)
+            np.add(current, bias, current)
             spikes = self._integrate(current.reshape(steps, -1)).reshape(current.shape)
         rates = np.add.reduce(spikes, axis=0) / np.float32(steps)
         weighted = rates.reshape(seeds, count, *self._decoder_weight.shape[1:]) * self._decoder_weight[:, None]

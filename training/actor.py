@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from training.lif import lif_sequence
 from training.settings import Settings
 from training.stacked import Generators, linear, repeat, uniform
 from training.surrogate import make_surrogate
+from training.synaptic_norm import SynapticNorm
 
 ENCODER_THRESHOLD = 0.999  # PopSAN's accumulator level of regular coding
 MIN_ENCODER_STD = 1e-3  # keeps a learned receptive field from collapsing
@@ -89,6 +91,9 @@ class SpikingActor(nn.Module):
         for n_in, n_out in itertools.pairwise(sizes):
             self.weights.append(uniform(generators, (n_in, n_out), n_in**-0.5))
             self.biases.append(uniform(generators, (n_out,), n_in**-0.5))
+        normed = sizes[1:] if settings.synaptic_norm == "batch" else []
+        norms = [SynapticNorm(len(generators), n_out, settings.v_threshold) for n_out in normed]
+        self.norms: Sequence[SynapticNorm] = nn.ModuleList(norms)  # type: ignore[assignment]  # one a layer, or none
         bound = settings.population**-0.5
         self.decoder_weight = uniform(generators, (spaces.act_dim, settings.population), bound)
         self.decoder_bias = uniform(generators, (spaces.act_dim,), bound)
@@ -97,22 +102,44 @@ class SpikingActor(nn.Module):
         self.register_buffer("action_middle", (high + low) / 2, persistent=False)
         self.register_buffer("action_half", (high - low) / 2, persistent=False)
 
-    def core(self, spikes: Tensor) -> list[Tensor]:
-        """Spikes [S, T, B, n] of every layer for input spikes [S, T, B, n_in]."""
+    def core(self, spikes: Tensor, moments: list[Tensor] | None = None) -> list[Tensor]:
+        """Spikes [S, T, B, n] of every layer for input spikes [S, T, B, n_in]; `moments` as in `forward`."""
         s, out = self.settings, []
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            current = linear(spikes.flatten(1, 2), weight, bias).unflatten(1, spikes.shape[1:3])
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            rows = spikes.flatten(1, 2)
+            if self.norms:
+                current = self.norms[index](torch.bmm(rows, weight), bias, moments)
+            else:
+                current = linear(rows, weight, bias)
+            current = current.unflatten(1, spikes.shape[1:3])
             spikes = lif_sequence(current, s.current_decay, s.voltage_decay, s.v_threshold, self.slope)
             out.append(spikes)
         return out
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Actions [S, B, act_dim] in the environment's units for normalised observations [S, B, obs_dim]."""
-        output = self.core(self.encoder(observation))[-1]
+    def forward(self, observation: Tensor, moments: list[Tensor] | None = None) -> Tensor:
+        """Actions [S, B, act_dim] in the environment's units for normalised observations [S, B, obs_dim].
+
+        With `synaptic_norm`, layers are normalised with their running statistics; if a list `moments` is given, with
+        those of the batch, which are put into it in the order of `statistics`.
+        """
+        output = self.core(self.encoder(observation), moments)[-1]
         rates = output.mean(dim=1).unflatten(-1, self.decoder_weight.shape[1:])
         weighted = (rates * self.decoder_weight.unsqueeze(1)).sum(dim=-1)
         squashed = torch.tanh(weighted + self.decoder_bias.unsqueeze(1))
         return self.action_middle + self.action_half * squashed  # type: ignore[operator]
+
+    def statistics(self) -> list[Tensor]:
+        """Running statistics [S, n] of all layers' synaptic input where they lie; none without `synaptic_norm`."""
+        return [buffer for norm in self.norms for buffer in norm.statistics()]
+
+    def _folded(self, index: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Weight [n_out, n_in] and bias [n_out] of every layer of one seed, normalisation folded in."""
+        for place, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            own, shift = weight[index], bias
+            if self.norms:
+                scale, shift = self.norms[place].affine(bias)
+                own = own * scale[index]
+            yield _numpy(own.T), _numpy(shift[index])
 
     def to_policy(self, normalization: Normalization, env_id: str, index: int = 0) -> Policy:
         """Framework-free copy of the actor of one seed, given by its place."""
@@ -121,10 +148,8 @@ class SpikingActor(nn.Module):
         std = self.encoder.std.detach().clamp_min(MIN_ENCODER_STD)
         return Policy(
             layers=tuple(
-                SpikingLayer(
-                    _numpy(weight[index].T), _numpy(bias[index]), s.current_decay, s.voltage_decay, s.v_threshold
-                )
-                for weight, bias in zip(self.weights, self.biases, strict=True)
+                SpikingLayer(weight, bias, s.current_decay, s.voltage_decay, s.v_threshold)
+                for weight, bias in self._folded(index)
             ),
             time_steps=s.time_steps,
             normalization=normalization,

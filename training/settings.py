@@ -52,6 +52,13 @@ class Settings:
     surrogate_width: float = _setting(
         0.5, "half width of the rectangular and the triangular surrogate, standard deviation of the Gaussian; in v"
     )
+    synaptic_norm: str = _setting(
+        "none",
+        "normalise each neuron's synaptic input over batch and time steps; folded into the weights at export",
+        ("none", "batch"),
+    )
+    # 0.1 follows the weights closest: in two runs 2 % of a standard deviation off; 4 to 6 % with 0.01, 4 % with 1
+    norm_momentum: float = _setting(0.1, "share of the new batch in the running statistics of synaptic_norm")
     # TD3
     critic_hidden: tuple[int, ...] = _setting((256, 256), "units of each hidden critic layer")
     batch_size: int = _setting(100, "transitions an update")
@@ -131,6 +138,9 @@ class Settings:
             _require(name, getattr(self, name), last < 2**32, "must be below 2^32")
         for name in ("current_decay", "voltage_decay", "gamma", "polyak"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "must be in [0, 1)")
+        _require("norm_momentum", self.norm_momentum, 0 < self.norm_momentum <= 1, "must be in (0, 1]")
+        enough = self.synaptic_norm == "none" or self.batch_size * self.time_steps > 1
+        _require("batch_size", self.batch_size, enough, "with one time step is too few for synaptic_norm 'batch'")
         _require("threads", self.threads, self.threads <= MAX_THREADS, f"must be at most {MAX_THREADS}")
         for name in ("hidden", "critic_hidden"):
             sizes = getattr(self, name)

@@ -20,6 +20,8 @@ from training.stacked import generators_of
 
 Statistics = tuple[Tensor, Tensor]
 """Mean and inverse standard deviation of the observations, [S, obs_dim] each."""
+Gradients = tuple[Tensor, list[Tensor], list[Tensor]]
+"""Losses [S], gradients of their sum, and the batch's moments [S, n] of synaptic input where it is normalised."""
 
 
 def td_target(r_t: Tensor, terminated: Tensor, q_t: Tensor, gamma: float) -> Tensor:
@@ -45,8 +47,8 @@ class TD3:
     stay in float32. Compiled, loss and gradient become one graph without autograd's bookkeeping between them.
 
     Attributes:
-        average: called with the gradients before each optimizer step, and changes them in place; distributed runs
-            average them over ranks here.
+        average: called with the gradients and the moments of synaptic input before each optimizer step, and changes
+            them in place; distributed runs average them over ranks here.
         updates: updates done.
         faults: int64, for each gradient and loss the update at which it was first not finite, or -1.
     """
@@ -79,10 +81,7 @@ class TD3:
         self.faults = torch.full((sum(self._watched),), -1, dtype=torch.int64, device=device)
         self._counter = torch.zeros((), dtype=torch.int64, device=device)  # `updates` where a CUDA graph can count it
         self.compiled = compiled
-        self._gradients: list[Callable[..., tuple[Tensor, list[Tensor]]]] = [
-            self.critic_gradients,
-            self.actor_gradients,
-        ]
+        self._gradients: list[Callable[..., Gradients]] = [self.critic_gradients, self.actor_gradients]
         if compiled:
             self._gradients = [torch.compile(function, dynamic=False, fullgraph=True) for function in self._gradients]
 
@@ -117,13 +116,12 @@ class TD3:
         if with_actor:
             losses["actor_loss"] = self._descend(1, self.actor, rows, *statistics)
             with torch.no_grad():
-                self._ema(self._lists[self.actor_target], self._lists[self.actor], 1)
+                target, online = ([*self._lists[a], *a.statistics()] for a in (self.actor_target, self.actor))
+                self._ema(target, online, 1)
                 self._ema(self._lists[self.critic_target], self._lists[self.critic], 1)
         return losses
 
-    def critic_gradients(
-        self, rows: Tensor, normal: Tensor, mean: Tensor, inverse_std: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
+    def critic_gradients(self, rows: Tensor, normal: Tensor, mean: Tensor, inverse_std: Tensor) -> Gradients:
         """Losses [S] of the critics and the gradients of their sum."""
         s, (obs_dim, act_dim) = self.settings, self.sizes
         batch = unpack(rows, obs_dim, act_dim)
@@ -136,21 +134,26 @@ class TD3:
             a_t = torch.clamp(a_t, self.low, self.high)
             target = td_target(batch.r_t, batch.terminated, self.critic_target(o_t, a_t), s.gamma)
 
-        def losses(critic: Callable[..., Tensor]) -> Tensor:
-            return critic_loss(critic(o_tm1, batch.a_tm1), target)
+        def losses(critic: Callable[..., Tensor]) -> tuple[Tensor, list[Tensor]]:
+            return critic_loss(critic(o_tm1, batch.a_tm1), target), []
 
         return _gradients(losses, self.critic)
 
-    def actor_gradients(self, rows: Tensor, mean: Tensor, inverse_std: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Losses [S] of the actors, minus the first critic's mean value, and the gradients of their sum."""
+    def actor_gradients(self, rows: Tensor, mean: Tensor, inverse_std: Tensor) -> Gradients:
+        """Losses [S] of the actors, minus the first critic's mean value, and the gradients of their sum.
+
+        Synaptic input is normalised with the batch's moments, which are the third part: changing the running ones here
+        would be a side effect of a function that is compiled and differentiated.
+        """
         o_tm1 = normalize(rows[..., : self.sizes[0]], mean, inverse_std, self.settings.observation_clip)
         frozen = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
 
-        def losses(actor: Callable[..., Tensor]) -> Tensor:
+        def losses(actor: Callable[..., Tensor]) -> tuple[Tensor, list[Tensor]]:
+            moments: list[Tensor] = []
             with self._autocast():
-                action = actor(o_tm1)
+                action = actor(o_tm1, moments)
             q: Tensor = functional_call(self.critic, frozen, (o_tm1, action.to(rows.dtype), 1))
-            return -q.squeeze(1).mean(dim=1)
+            return -q.squeeze(1).mean(dim=1), moments
 
         return _gradients(losses, self.actor)
 
@@ -158,17 +161,22 @@ class TD3:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16)
 
     def _descend(self, which: int, module: nn.Module, *arguments: Tensor) -> Tensor:
-        """One optimizer step of a module by its gradients, averaged over ranks where there are several."""
+        """One optimizer step of a module by its gradients, and one of its running statistics towards the batch's.
+
+        Both are averaged over ranks where there are several.
+        """
         with torch.set_grad_enabled(not self.compiled):  # compiled, the gradient is part of the graph
-            losses, grads = self._gradients[which](*arguments)
+            losses, grads, moments = self._gradients[which](*arguments)
         # a norm is finite if the gradient is, and its squares are; foreach takes them faster than the compiler would
         sizes = torch.cat([torch.stack(torch._foreach_norm(grads)), losses.detach()])
         if self.average is not None:
-            self.average([*grads, sizes])  # all ranks learn of a fault of any
+            self.average([*grads, *moments, sizes])  # all ranks learn of a fault of any
         self._watch(which, sizes)
         for parameter, grad in zip(self._lists[module], grads, strict=True):
             parameter.grad = grad
         (self.critic_optimizer, self.actor_optimizer)[which].step()
+        if moments:
+            torch._foreach_lerp_(self.actor.statistics(), moments, self.settings.norm_momentum)
         detached: Tensor = losses.detach()
         return detached
 
@@ -218,21 +226,22 @@ class TD3:
         self._counter.fill_(self.updates)
 
 
-def _gradients(losses: Callable[[Callable[..., Tensor]], Tensor], module: nn.Module) -> tuple[Tensor, list[Tensor]]:
-    """Losses [S] as a function of a module, and the gradients of their sum in its parameters.
+def _gradients(losses: Callable[[Callable[..., Tensor]], tuple[Tensor, list[Tensor]]], module: nn.Module) -> Gradients:
+    """Losses [S] as a function of a module, the gradients of their sum in its parameters, and what else it computes.
 
     The compiler traces `torch.func` into one graph of forward and backward; eagerly autograd is quicker.
     """
     if not torch.compiler.is_compiling():
-        value = losses(module)
-        return value, list(torch.autograd.grad(value.sum(), list(module.parameters())))
+        value, moments = losses(module)
+        return value, list(torch.autograd.grad(value.sum(), list(module.parameters()))), moments
 
-    def total(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        value = losses(lambda *arguments: functional_call(module, parameters, arguments))
-        return value.sum(), value
+    def total(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, list[Tensor]]]:
+        value, moments = losses(lambda *arguments: functional_call(module, parameters, arguments))
+        return value.sum(), (value, moments)
 
-    grads, (_, value) = grad_and_value(total, has_aux=True)({name: p.detach() for name, p in module.named_parameters()})
-    return value, list(grads.values())
+    detached = {name: p.detach() for name, p in module.named_parameters()}
+    grads, (_, (value, moments)) = grad_and_value(total, has_aux=True)(detached)
+    return value, list(grads.values()), moments
 
 
 def _to_cpu(value: Any) -> Any:

@@ -474,9 +474,9 @@ def test_the_compiled_gradients_need_no_autograd_around_them() -> None:
         (made.critic_gradients, (rows, normal, *statistics)),
         (made.actor_gradients, (rows, *statistics)),
     ):
-        losses, grads = function(*arguments)
+        losses, grads, _ = function(*arguments)
         with torch.no_grad():
-            its_losses, its_grads = torch.compile(function, backend="aot_eager", fullgraph=True)(*arguments)
+            its_losses, its_grads, _ = torch.compile(function, backend="aot_eager", fullgraph=True)(*arguments)
         torch.testing.assert_close(its_losses, losses.detach())
         for mine, reference in zip(its_grads, grads, strict=True):
             assert reference.any() and not mine.requires_grad
@@ -592,7 +592,7 @@ def test_under_bf16_the_critic_tells_values_near_a_thousand_apart() -> None:
 def test_updates_in_bf16_go_the_way_of_those_in_float32() -> None:
     short, full = agent((0, 1), bf16=True, policy_delay=1), agent((0, 1), policy_delay=1)
     arguments = (rows_of((0, 1)), noise_of((0, 1)), statistics_of((0, 1)))
-    (_, mine), (_, reference) = (tested.actor_gradients(arguments[0], *arguments[2]) for tested in (short, full))
+    (_, mine, _), (_, reference, _) = (tested.actor_gradients(arguments[0], *arguments[2]) for tested in (short, full))
     assert not torch.equal(mine[2], reference[2])
     for a, b in zip(mine, reference, strict=True):
         assert torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.9
