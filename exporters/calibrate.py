@@ -56,7 +56,10 @@ def input_spikes(policy: Policy, recorded: NDArray[np.generic]) -> Spikes:
     if recorded.shape[1:] != wanted or len(recorded) == 0 or (recorded.dtype == bool) != spikes:
         what = "input spikes, bool" if spikes else "observations"
         sizes = ", ".join(map(str, wanted))
-        raise SpikerlError(f"recorded data is {recorded.dtype} {recorded.shape}, the policy takes {what} [N, {sizes}]")
+        raise SpikerlError(
+            f"recorded data is {recorded.dtype} {recorded.shape}, the policy takes {what} [N, {sizes}]",
+            "record it with the policy's own environment",
+        )
     if spikes:
         return recorded.astype(bool).swapaxes(0, 1)
     observations = recorded.astype(np.float64)

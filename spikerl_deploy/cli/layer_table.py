@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from spikerl_deploy.cli.common import console
 
+Row = dict[str, Any]
 
-def print_layers(rows: list[dict[str, Any]]) -> None:
-    """Print layer reports, given as dictionaries; what was observed on data only if there was data."""
+BY_WEIGHTS: dict[str, Callable[[Row], str]] = {
+    "one mantissa unit": lambda row: f"{row['scale']:.3g}",
+    "threshold, in units": lambda row: f"{row['vth'] / 2 ** row['weight_exp']:g}",
+    "bias neurons": lambda row: str(row["bias_neurons"]),
+    "weights clipped": lambda row: f"{row['clipped']:.2%}",
+    "rms change": lambda row: f"{row['rms_error']:.2%}",
+    "largest |u|, any input": lambda row: f"{row['u_bound']:.0%}",
+    "largest |v|, any input": lambda row: f"{row['v_bound']:.0%}",
+    "floats spike alike": lambda row: "proven" if row["lossless"] else "not proven",
+}
+BY_DATA: dict[str, Callable[[Row], str]] = {
+    "largest |u|, seen": lambda row: f"{max(map(abs, row['observed']['u'])):.0%}",
+    "largest |v|, seen": lambda row: f"{max(map(abs, row['observed']['v'])):.0%}",
+    "margin to overflow, seen": lambda row: f"{row['observed']['margin']:.0%}",
+    "spikes that differ, seen": lambda row: _share(row["observed"]["spike_error"], row["observed"]["spikes"]),
+}
+
+
+def print_layers(rows: list[Row]) -> None:
+    """Print layer reports, given as dictionaries: one column a layer; what was seen on data if there was data."""
     from rich.table import Table
 
     out = console()
-    observed = any(row["observed"] for row in rows)
-    columns = [
-        "layer",
-        "weight unit",
-        "threshold",
-        "bias",
-        "clipped",
-        "rms error",
-        "|u| bound",
-        "|v| bound",
-        "lossless",
-    ]
-    table = Table(*columns, *(["|u| seen", "|v| seen", "spikes differ"] if observed else []))
-    for row in rows:
-        cells = [
-            str(row["layer"] + 1), f"{row['scale']:.3g}", f"{row['vth']} x 2^-{row['weight_exp']}",
-            f"{row['bias_neurons']} x 8 bits", f"{row['clipped']:.2%}", f"{row['rms_error']:.2%}",
-            f"{row['u_bound']:.0%}", f"{row['v_bound']:.0%}", "proven" if row["lossless"] else "not proven",
-        ]  # fmt: skip
-        if row["observed"]:
-            seen = row["observed"]
-            share = seen["spike_error"] / seen["spikes"] if seen["spikes"] else 0.0
-            cells += [f"{max(map(abs, seen[name])):.0%}" for name in ("u", "v")] + [f"{share:.2%}"]
-        table.add_row(*cells)
+    figures = BY_WEIGHTS | (BY_DATA if all(row["observed"] for row in rows) else {})
+    table = Table("", *(f"layer {row['layer'] + 1}" for row in rows))
+    for name, text in figures.items():
+        table.add_row(name, *(text(row) for row in rows))
     out.print(table)
     out.print(
-        "[dim]weight unit: trained weight of one mantissa; threshold in mantissas; bias: always-firing synapses a "
-        "neuron; bounds: share of the chip's 24-bit state that any input could fill within a control step; lossless: "
-        "integers and float runtimes provably spike alike[/dim]",
+        "[dim]|u|, |v|: share of the chip's 24-bit state within a control step; "
+        "spikes that differ: from the float policy's counts[/dim]",
         soft_wrap=True,
     )
-    if observed:
-        out.print(
-            "[dim]seen: the same on the recorded data; spikes differ: spike counts against the float policy's[/dim]"
-        )
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.2%}" if whole else "none fired"

@@ -14,7 +14,19 @@ from support import quantized_policy, random_policy, run_cli
 from spikerl_deploy import __version__
 from spikerl_deploy.policy_file import save_policy
 
-VERBS = ["train", "export", "simulate", "sweep", "compare-runs", "inspect", "doctor", "backends"]
+VERBS = [
+    "train",
+    "quantize",
+    "export",
+    "import",
+    "fit",
+    "simulate",
+    "sweep",
+    "compare-runs",
+    "inspect",
+    "doctor",
+    "backends",
+]
 TINY = ["--set", "hidden=16", "--set", "critic_hidden=16", "--set", "carbon=false", "--set", "eval_episodes=2"]
 
 

@@ -1,0 +1,148 @@
+"""`spikerl quantize` and the formats of `spikerl export`, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import quantized_policy, random_layers, random_policy, random_spikes, run_cli
+
+from exporters.calibrate import calibrate, compare_recorded
+from spikerl_deploy.policy import Policy
+from spikerl_deploy.policy_file import load_policy, save_policy
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    save_policy(random_policy(hidden=(16,)), tmp_path / "float.nir")
+    return tmp_path / "float.nir"
+
+
+def quantize(source: Path, *arguments: str) -> tuple[dict, Policy]:
+    out = source.with_name("out.nir")
+    done = run_cli("-q", "quantize", str(source), "-o", str(out), "--force", "--format", "json", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), load_policy(out)
+
+
+def test_a_policy_is_calibrated_on_its_own_closed_loop_and_trained(source: Path) -> None:
+    document, policy = quantize(source, "--bits", "3", "--steps", "300", "--qat-steps", "30", "--encoder-bits", "8")
+    assert document["schema"] == "spikerl.quantize/1"
+    assert document["recorded"] == {"control_steps": 300, "file": None, "seed": 20_000}
+    assert document["calibration"]["control_steps"] == 300
+    assert document["qat"]["steps"] == 30
+    assert document["qat"]["control_steps"] == 300 + 4 * 150
+    assert [layer["observed"]["control_steps"] for layer in document["layers"]] == [300, 300]
+    assert policy.bits == document["bits"] == 3
+    assert policy.trained is not None
+    assert policy.trained_encoder is not None
+    assert policy.provenance["seed"] == 20_000
+    assert document["bytes"] == source.with_name("out.nir").stat().st_size
+
+
+def test_recorded_data_gives_what_the_library_gives(source: Path, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(0, 1, (200, 4))
+    np.savez(tmp_path / "data.npz", observations=data)
+    document, policy = quantize(source, "--bits", "4", "--data", str(tmp_path / "data.npz"))
+    wanted, _ = calibrate(load_policy(source), data, 4)
+    for a, b in zip(policy.integers or (), wanted.integers or (), strict=True):
+        np.testing.assert_array_equal(a.weight, b.weight)
+    assert document["calibration"]["action_error"] == compare_recorded(wanted, data).action_error
+    assert set(policy.provenance["made_from"]) == {"source", "data"}
+
+
+def test_a_core_alone_takes_input_spikes(tmp_path: Path) -> None:
+    core = tmp_path / "core.nir"
+    save_policy(Policy(layers=random_layers(np.random.default_rng(0), (12, 8))), core)
+    done = run_cli("quantize", str(core), "-o", str(tmp_path / "out.nir"))
+    assert done.returncode == 2
+    assert "the policy is a core alone and cannot play" in done.stderr
+    np.savez(tmp_path / "spikes.npz", spikes=random_spikes(0, (50, 5, 12)))
+    document, policy = quantize(core, "--data", str(tmp_path / "spikes.npz"), "--qat-steps", "5")
+    assert document["calibration"]["action_error"] is None
+    assert policy.bits == 8
+
+
+def test_the_table_says_what_was_seen_and_a_dry_run_writes_nothing(source: Path, tmp_path: Path) -> None:
+    done = run_cli("quantize", str(source), "--steps", "100", "--dry-run", "-o", str(tmp_path / "no.nir"))
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "no.nir").exists()
+    for text in ("nothing written", "largest |u|, seen", "spikes that differ, seen", "calibrated on 100 control steps: actions differ by"):
+        assert text in " ".join(done.stdout.split()) or text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bits", "1"], "bits 1 is outside [2, 8]"),
+        (["--bits", "9"], "bits 9 is outside [2, 8]"),
+        (["--decay-bits", "0"], "decay bits 0 is outside"),
+        (["--encoder-bits", "40"], "encoder bits 40 is outside"),
+        (["--data", "missing.npz"], "cannot read recorded data 'missing.npz'"),
+        (["--data", "pickled.npz"], "cannot read recorded data 'pickled.npz': Object arrays cannot be loaded"),
+        (["--data", "other.npz"], "'other.npz' holds actions"),
+        (["--data", "wide.npz"], "recorded data is float64 (10, 5), the policy takes observations [N, 4]"),
+        (["--data", "text.npz"], "cannot read recorded data 'text.npz'"),
+        (["--env", "Hopper-v5"], "'Hopper-v5' observes 11 values, the policy takes 4"),
+        (["--qat-steps", "-1"], "Invalid value for '--qat-steps'"),
+    ],
+)
+def test_bad_input_is_one_line_a_hint_and_code_two(source: Path, arguments: list[str], message: str) -> None:
+    folder = source.parent
+    np.savez(folder / "pickled.npz", observations=np.array([{"a": 1}], dtype=object))
+    np.savez(folder / "other.npz", actions=np.zeros(3))
+    np.savez(folder / "wide.npz", observations=np.zeros((10, 5)))
+    (folder / "text.npz").write_text("hello")
+    done = run_cli("-q", "quantize", source.name, "-o", "out.nir", "--steps", "50", *arguments, cwd=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["Error", "Hint"]
+    assert not (folder / "out.nir").exists()
+
+
+def test_nothing_is_overwritten_and_it_is_found_out_at_once(source: Path) -> None:
+    done = run_cli("quantize", str(source), "-o", str(source))
+    assert done.returncode == 2
+    assert "exists" in done.stderr
+    assert "recording" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "head"),
+    [
+        ("nir", "policy.nir", b"\x89HDF"),
+        ("onnx", "policy.onnx", b""),
+        ("netx", "policy.net", b"\x89HDF"),
+        ("json", "policy.json", b"{"),
+        ("c-header", "policy.h", b"/*"),
+    ],
+)
+def test_every_format_is_written_under_its_own_name(tmp_path: Path, to: str, name: str, head: bytes) -> None:
+    save_policy(quantized_policy(), tmp_path / "q.nir")
+    done = run_cli("export", "q.nir", "--to", to, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / name).read_bytes().startswith(head)
+    assert ("spikerl simulate" in done.stderr) == (to == "nir")
+
+
+def test_options_of_a_format_and_a_word_on_few_bits(source: Path) -> None:
+    folder = source.parent
+    done = run_cli("export", source.name, "--to", "onnx", "--set", "opset=18", "-o", "a.onnx", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    import onnx
+
+    assert onnx.load(folder / "a.onnx").opset_import[0].version == 18
+    for arguments, message in (
+        (["--to", "onnx", "--set", "opset=3"], "opset 3"),
+        (["--to", "onnx", "--set", "opst=18"], "unknown option of export format 'onnx' 'opst'"),
+        (["--to", "nir", "--set", "opset=18"], "export format 'nir' has no options"),
+        (["--to", "netx"], "spikerl"),
+    ):
+        failed = run_cli("export", source.name, *arguments, "-o", "b", cwd=folder)
+        assert failed.returncode == 2
+        assert message in failed.stderr
+        assert not (folder / "b").exists()
+    few = run_cli("export", source.name, "--bits", "4", "-o", "c.nir", cwd=folder)
+    assert "rounding alone may cost reward at 4 bits; by recorded data: spikerl quantize" in few.stderr
