@@ -38,7 +38,7 @@ from spikerl_deploy.policy_file import load_policy
 from spikerl_deploy.statistics import compare_paired
 
 EPISODES = 10
-RECORD_SEED, TRAIN_SEED = 20_000, 100_000  # far from the seeds that are played
+RECORD_SEED, HELD_OUT_SEED, TRAIN_SEED = 20_000, 50_000, 100_000  # far from the seeds that are played
 STEPS = 10_000
 TUNED_BITS = (4, 3, 2)
 QAT_STEPS = 3_000
@@ -69,6 +69,8 @@ def by_bits(
 ) -> dict[str, Any]:
     """Rounding, calibration and, for few bits, training at each number of bits."""
     rows: dict[str, Any] = {}
+    assert policy.env_id is not None
+    held_out = record_observations(TorchBackend("cpu"), policy, policy.env_id, STEPS // 10, HELD_OUT_SEED)
     for bits in all_bits:
         rounded, _ = quantize(policy, bits)
         calibrated, reports = calibrate(policy, recorded, bits)
@@ -76,7 +78,7 @@ def by_bits(
         row["calibration"]["layers"] = [asdict(report) for report in reports]
         if bits in TUNED_BITS:
             started = time.perf_counter()
-            tuned, result = fine_tune(calibrated, recorded, QAT_STEPS, collect=_collector())
+            tuned, result = fine_tune(calibrated, recorded, held_out, QAT_STEPS, collect=_collector())
             row["training"] = entry(tuned, baseline, recorded) | {
                 "fine_tuning": asdict(result),
                 "seconds": time.perf_counter() - started,
@@ -159,7 +161,12 @@ def main() -> None:
             "sizes": list(policy.sizes),
             "provenance": policy.provenance,
         },
-        "seeds": {"played": list(range(EPISODES)), "recorded_from": RECORD_SEED, "visited_from": TRAIN_SEED},
+        "seeds": {
+            "played": list(range(EPISODES)),
+            "recorded_from": RECORD_SEED,
+            "held_out_from": HELD_OUT_SEED,
+            "visited_from": TRAIN_SEED,
+        },
         "recorded_control_steps": STEPS,
         "qat_steps": QAT_STEPS,
         "float": {"returns": baseline, "mean_return": float(np.mean(baseline))},

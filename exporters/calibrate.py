@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.grid import DECAY_BITS_MAX, Grid, candidate_units, place, round_decays
+from exporters.grid import DECAY_BITS_MAX, Grid, layers_to_try, round_decays
 from exporters.layer_report import LayerReport, StateWatch, observed_states, report_layer
 from exporters.quantize import assemble, float_source, quantized_encoder
 from exporters.reconstruction import CHUNK, InputStatistics
@@ -98,12 +98,12 @@ def calibrate(
     quantized = floats if encoder is source.encoder else input_spikes(replace(source, encoder=encoder), recorded)
     chosen: list[IntegerLayer] = []
     for index, layer in enumerate(source.layers):
-        statistics = InputStatistics(floats, quantized, layer.current_decay)
+        rounded = round_decays(layer, decay_bits)
+        statistics = InputStatistics(floats, quantized, layer.current_decay, rounded.current_decay)
         floats = _by_chunks(partial(_float_layer, layer), floats)
         counts = floats.sum(axis=0)
         decoder = source.decoder if index == len(source.layers) - 1 else None
         error = spike_error if decoder is None else partial(action_error, decoder, source.time_steps)
-        rounded = round_decays(layer, decay_bits)
         chosen.append(_best(index, rounded, grid, statistics, quantized, error, counts))
         core = IntegerCore(chosen[-1:], source.time_steps)
         quantized = _by_chunks(partial(_integer_layer, core, None), quantized)
@@ -156,14 +156,12 @@ def _best(
     rows = np.concatenate([layer.weight, layer.bias[:, None]], axis=1).astype(np.float64)
     rows = statistics.reachable(rows)
     time_steps = len(inputs)
-    best: tuple[float, IntegerLayer] | None = None
-    for unit in candidate_units(index, layer, grid, time_steps):
-        integer = place(index, layer, grid, *statistics.round(rows / unit, grid), unit, time_steps)
-        found = error(IntegerCore([integer], time_steps)(inputs)[0].sum(axis=0), wanted)
-        if best is None or found < best[0]:
-            best = (found, integer)
-    assert best is not None
-    return best[1]
+
+    def differing(integer: IntegerLayer) -> float:
+        return error(IntegerCore([integer], time_steps)(inputs)[0].sum(axis=0), wanted)
+
+    found = layers_to_try(index, layer, grid, time_steps, lambda unit: statistics.round(rows / unit, grid))
+    return min(found, key=differing)
 
 
 def compare_recorded(policy: Policy, recorded: NDArray[np.generic]) -> Agreement:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporters.calibrate import Agreement, compare_recorded, input_spikes
+from exporters.calibrate import Agreement, compare_recorded, input_spikes, report_recorded
 from exporters.grid import Grid, trained_unit
 from exporters.integer_torch import TrainableLayer
 from exporters.quantize import assemble, float_source
@@ -28,11 +28,10 @@ from spikerl_deploy.policy import Policy, SpikingLayer
 from training.surrogate import make_surrogate
 
 BATCH = 256
-LEARNING_RATE = 0.25  # Adam's first step size, in mantissa units, of which a weight's range has 512; falls to 0
+LEARNING_RATE = 1 / 256  # Adam's first step size, in steps of the weights' grid; falls to 0
 HIDDEN_SHARE = 0.1  # weight of the hidden layers' firing rates in the loss, beside the actions
 LEAN = 0.45  # latent weights start off the grid towards the trained ones, by at most so many steps
-HELD_OUT = 10  # every so many-th recorded control step is kept for choosing the best integers
-ROUNDS = 5  # times that the policy is looked at, and that states it visits are added
+ROUNDS = 5  # times that the policy is looked at; between these, states that it visits are added
 
 Collect = Callable[[Policy], NDArray[np.generic]]
 
@@ -43,8 +42,8 @@ class FineTuning:
 
     Attributes:
         steps: gradient steps done. kept: the step whose integers were kept; 0 if none was better than the calibration.
-        before, after: agreement with the float policy on held-out recorded control steps.
-        control_steps: recorded control steps in the end, those that were added included.
+        before, after: agreement with the float policy on the held-out control steps.
+        control_steps: control steps that were trained on in the end, those that were added included.
     """
 
     steps: int
@@ -57,6 +56,7 @@ class FineTuning:
 def fine_tune(
     policy: Policy,
     recorded: NDArray[np.generic],
+    held_out: NDArray[np.generic],
     steps: int,
     seed: int = 0,
     collect: Collect | None = None,
@@ -66,7 +66,8 @@ def fine_tune(
 
     Args:
         policy: quantized, carrying its trained layers.
-        recorded: control steps as in `input_spikes`.
+        recorded: control steps to train on, as in `input_spikes`.
+        held_out: control steps to choose the best integers by, seen neither here nor in calibration.
         steps: gradient steps.
         collect: plays the policy as it is and returns what it saw, as `recorded`; None trains on `recorded` alone.
         progress: called with a line after each round.
@@ -78,11 +79,8 @@ def fine_tune(
         raise SpikerlError("fine-tuning starts from a quantized policy that carries its trained weights")
     if steps < 1:
         raise SpikerlError(f"fine-tuning steps {steps} must be at least 1", "use --qat-steps 2000")
-    held_out, kept_data = recorded[::HELD_OUT], np.delete(recorded, np.s_[::HELD_OUT], axis=0)
-    if len(kept_data) == 0:
-        raise SpikerlError(f"{len(recorded)} recorded control steps are too few to train on", "record some thousands")
     trainer = _Trainer(policy, seed)
-    trainer.add(kept_data)
+    trainer.add(recorded)
     before = best = compare_recorded(policy, held_out)
     best_policy, kept, total = policy, 0, len(recorded)
     marks = {math.ceil(steps * (i + 1) / ROUNDS) for i in range(ROUNDS)}
@@ -92,14 +90,23 @@ def fine_tune(
             continue
         now = trainer.policy()
         agreement = compare_recorded(now, held_out)
-        if _figure(agreement) < _figure(best):
-            best, best_policy, kept = agreement, now, step
         progress(f"step {step} of {steps}: {_describe(agreement)}")
+        if _figure(agreement) < _figure(best) and not _overflows(now, recorded):
+            best, best_policy, kept = agreement, now, step
         if collect is not None and step < steps:
             seen = collect(now)
             trainer.add(seen)
             total += len(seen)
     return best_policy, FineTuning(steps, kept, before, best, total)
+
+
+def _overflows(policy: Policy, recorded: NDArray[np.generic]) -> bool:
+    """Whether a current leaves the chip's state on the data."""
+    try:
+        report_recorded(policy, recorded)
+    except SpikerlError:
+        return True
+    return False
 
 
 def _figure(agreement: Agreement) -> float:
@@ -124,7 +131,8 @@ class _Trainer:
         self.layers = [_latent(layer, integer, grid) for layer, integer in pairs]
         # its width in v is that of the voltages between reset and threshold
         self.slopes = [make_surrogate("rectangular", layer.v_threshold) for layer in self.source.layers]
-        self.optimizer = torch.optim.Adam([p for layer in self.layers for p in layer.parameters()], lr=LEARNING_RATE)
+        self.rate = LEARNING_RATE * grid.step  # latent values are in mantissa units
+        self.optimizer = torch.optim.Adam([p for layer in self.layers for p in layer.parameters()], lr=self.rate)
         self.inputs = np.zeros((policy.time_steps, 0, policy.n_in), bool)
         self.rates = [np.zeros((0, layer.n_out), np.float32) for layer in self.source.layers]
 
@@ -150,7 +158,7 @@ class _Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         for group in self.optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * share
+            group["lr"] = self.rate * share
         self.optimizer.step()
 
     def _squashed(self, rates: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from spikerl_deploy.loihi import (
     STATE_LIMIT,
     STATE_SHIFT,
     WEIGHT_EXP_MAX,
-    WEIGHT_MAX,
+    WEIGHT_MIN,
     IntegerLayer,
     bits_below_unit,
     current_decay_code,
@@ -29,8 +30,8 @@ MIN_BITS, MAX_BITS = 2, 8
 MANTISSA_BITS = 9  # a mixed-sign 8-bit weight is a signed 9-bit mantissa without its lowest bit
 DECAY_BITS_MAX = 12
 BIAS_FINER = 4  # steps of a bias in one of a weight: biases are few, and take up what is left of rounding errors
-BIAS_LIMIT = BIAS_NEURONS_MAX * WEIGHT_MAX
-CLIPPING_CANDIDATES = tuple(2.0 ** (-i / 6) for i in range(19))  # largest weight on the grid, as share of the largest
+# largest weight on the grid, as shares of the layer's largest: finely down to an eighth, then for lone outliers
+CLIPPING_CANDIDATES = (*(2.0 ** (-i / 6) for i in range(19)), *(2.0**-i for i in (3.5, 4, 4.5, 5, 6)))
 
 
 @dataclass(frozen=True)
@@ -61,28 +62,38 @@ class Grid:
         """Biases are multiples of it: two bits finer than weights, 8 bits at the most."""
         return max(self.step // BIAS_FINER, 2)
 
+    @property
+    def bias_limit(self) -> int:
+        """Largest bias that always-firing neurons can give together."""
+        return BIAS_NEURONS_MAX * (-WEIGHT_MIN - self.bias_step)
+
     def round(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
         """Weights, in mantissa units, to the nearest mantissas; those beyond are clipped."""
         return (np.clip(np.rint(values / self.step), -self.limit, self.limit - 1) * self.step).astype(np.int32)
 
     def round_bias(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
         """Biases, in mantissa units, to the nearest mantissas that always-firing neurons can give together."""
-        limit = BIAS_LIMIT // self.bias_step
-        return (np.clip(np.rint(values / self.bias_step), -limit, limit) * self.bias_step).astype(np.int32)
+        limit = self.bias_limit
+        return np.clip(np.rint(values / self.bias_step) * self.bias_step, -limit, limit).astype(np.int32)
 
     def clips(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which weights, in mantissa units, are more than half a step beyond the grid."""
         return (values > self.top + self.step / 2) | (values < -(self.limit + 0.5) * self.step)
 
 
-def round_decays(layer: SpikingLayer, bits: int) -> SpikingLayer:
-    """The layer with both decays rounded to multiples of 2^-bits; the chip's own grid has 12 bits.
+def check_decay_bits(bits: int) -> None:
+    """Refuse a number of bits that decays cannot have.
 
     Raises:
-        SpikerlError: bits outside [1, 12].
+        SpikerlError: outside [1, 12].
     """
     if not 1 <= bits <= DECAY_BITS_MAX:
         raise SpikerlError(f"decay bits {bits} is outside [1, {DECAY_BITS_MAX}]", "use --decay-bits 12")
+
+
+def round_decays(layer: SpikingLayer, bits: int) -> SpikingLayer:
+    """The layer with both decays rounded to multiples of 2^-bits; the chip's own grid has 12 bits."""
+    check_decay_bits(bits)
     unit = 2.0**-bits
     decays = {
         name: min(round(getattr(layer, name) / unit), 2**bits - 1) * unit for name in ("current_decay", "voltage_decay")
@@ -90,38 +101,64 @@ def round_decays(layer: SpikingLayer, bits: int) -> SpikingLayer:
     return replace(layer, **decays)
 
 
-def candidate_units(index: int, layer: SpikingLayer, grid: Grid, time_steps: int) -> list[float]:
-    """Trained weights of one mantissa unit to try, coarse to fine: from what clips nothing to an eighth of it.
+def layers_to_try(
+    index: int,
+    layer: SpikingLayer,
+    grid: Grid,
+    time_steps: int,
+    round_at: Callable[[float], tuple[NDArray[np.int32], NDArray[np.int32]]],
+) -> list[IntegerLayer]:
+    """The layer in integers, at one scale after the other.
 
-    Only the ratio of weight and threshold matters to a neuron. So a unit is whatever makes the threshold an integer,
-    and the exported weights keep a power-of-two scale at any unit (see `place`).
+    From the scale that clips no weight to finer ones; and to coarser ones if some input could make the current leave
+    the chip's state at all of these.
+
+    Args:
+        round_at: weights and bias in mantissas, for the trained weight that one mantissa unit stands for.
 
     Raises:
-        SpikerlError: weights and threshold are too far apart for any unit.
+        SpikerlError: threshold, weights and biases are too far apart for any scale.
     """
-    largest = float(np.abs(layer.weight).max())
+    units = _units(index, layer, grid, time_steps)
+    found = [_place(layer, grid, *round_at(unit), unit, time_steps) for unit in units]
+    unit = units[0]
+    while not any(holds_current(one, time_steps) for one in found) and 2 * unit <= layer.v_threshold:
+        unit *= 2
+        found.append(_place(layer, grid, *round_at(unit), unit, time_steps))
+    return found
+
+
+def holds_current(integer: IntegerLayer, time_steps: int) -> bool:
+    """Whether no input can make a current leave the chip's state, where it would wrap and change its sign."""
+    return state_bound(integer, time_steps)[0] < STATE_LIMIT
+
+
+def _units(index: int, layer: SpikingLayer, grid: Grid, time_steps: int) -> list[float]:
+    """Trained weights of one mantissa unit, coarse to fine, each such that the threshold is an integer.
+
+    Only the ratio of weight and threshold matters to a neuron. So the threshold carries the scale, and the exported
+    weights keep a power-of-two scale at any unit (see `_place`).
+    """
+    largest, bias = float(np.abs(layer.weight).max()), float(np.abs(layer.bias).max())
     finest = layer.v_threshold / ALWAYS_ON_THRESHOLD_MAX  # with weight_exp 0
-    bias_unit = float(np.abs(layer.bias).max()) / BIAS_LIMIT
-    if largest == 0.0:
-        return [max(layer.v_threshold / 256, bias_unit, finest)]
-    coarsest = layer.v_threshold * 2.0**WEIGHT_EXP_MAX
-    if largest < finest:
+    least = max(finest, bias / grid.bias_limit)
+    if 0 < largest < finest:
         raise SpikerlError(
             f"layer {index}: weights up to {largest:.4g} vanish beside its threshold {layer.v_threshold:.4g}",
             "such a layer never spikes; train with a lower v_threshold",
         )
-    if largest / grid.top > coarsest:
-        raise SpikerlError(
-            f"layer {index}: threshold {layer.v_threshold:.4g} is too far from its weights (up to {largest:.4g}) "
-            "for one scale",
-            "train with a smaller actor_lr, or with a v_threshold nearer to the weights",
-        )
-    least = max(finest, bias_unit)
+    wanted = [largest / grid.top * share for share in CLIPPING_CANDIDATES] if largest else [layer.v_threshold / 256]
     units = []
-    for share in CLIPPING_CANDIDATES:
-        unit = max(largest / grid.top * share, least)
-        threshold = layer.v_threshold * 2.0 ** _exponents(layer, grid, unit, time_steps)[0]
-        units.append(threshold / max(int(threshold / unit), 1))  # rounded down: not finer than asked
+    for unit in (max(unit, least) for unit in wanted):
+        exponents = _exponents(layer, grid, unit, time_steps)
+        if not exponents:
+            raise SpikerlError(
+                f"layer {index}: threshold {layer.v_threshold:.4g} is too far from its weights (up to {largest:.4g}) "
+                f"and biases (up to {bias:.4g}) for one scale",
+                "train with a smaller actor_lr, or with a v_threshold nearer to the weights",
+            )
+        threshold = layer.v_threshold * 2.0 ** exponents[0]
+        units.append(threshold / int(threshold / unit))  # rounded down: not finer than asked
     return list(dict.fromkeys(units))
 
 
@@ -132,11 +169,10 @@ def _exponents(layer: SpikingLayer, grid: Grid, unit: float, time_steps: int) ->
     wanted = min(max(bits_below_unit(du, dv, time_steps) - STATE_SHIFT - zeros, 0), WEIGHT_EXP_MAX)
     order = (*range(wanted, -1, -1), *range(wanted + 1, WEIGHT_EXP_MAX + 1))
     ratio = layer.v_threshold / unit
-    return [e for e in order if 1 <= round(ratio * 2.0**e) <= ALWAYS_ON_THRESHOLD_MAX]
+    return [e for e in order if int(ratio * 2.0**e) >= 1 and round(ratio * 2.0**e) <= ALWAYS_ON_THRESHOLD_MAX]
 
 
-def place(
-    index: int,
+def _place(
     layer: SpikingLayer,
     grid: Grid,
     weight: NDArray[np.int32],
@@ -146,28 +182,22 @@ def place(
 ) -> IntegerLayer:
     """The integer layer of rounded mantissas whose unit stands for the trained weight `unit`.
 
-    `weight_exp` leaves as many bits below the unit as decay appends in T steps, fewer if the current could wrap: one
-    that wraps changes its sign, while a voltage that clips at -2^23 is as silent as before, so it may. The scale of
-    the exported floats is the power of two nearest to `unit`, and the exported threshold moves along; so states are
-    short binary fractions, and neither the chip nor a float32 runtime rounds.
-
-    Raises:
-        SpikerlError: the threshold fits no exponent.
+    `weight_exp` leaves as many bits below the unit as decay appends in T steps, fewer if a state could then leave its
+    24 bits: a current would wrap and change its sign, a voltage clip. The scale of the exported floats is the power of
+    two nearest to `unit`, and the exported threshold moves along; so states are short binary fractions, and neither
+    the chip nor a float32 runtime rounds.
     """
-    exponents = _exponents(layer, grid, unit, time_steps)
-    if not exponents:
-        raise SpikerlError(
-            f"layer {index}: threshold {layer.v_threshold:.4g} is too far from its weights (one mantissa unit is "
-            f"{unit:.4g}) for one scale",
-            "train with a smaller actor_lr, or with a v_threshold nearer to the weights",
-        )
     du, dv = current_decay_code(layer.current_decay), voltage_decay_code(layer.voltage_decay)
     scale = 2.0 ** round(math.log2(unit))
     options = [
-        IntegerLayer(weight, bias, e, du, dv, round(layer.v_threshold / unit * 2.0**e), scale) for e in exponents
+        IntegerLayer(weight, bias, e, du, dv, round(layer.v_threshold / unit * 2.0**e), scale)
+        for e in _exponents(layer, grid, unit, time_steps)
     ]
-    safe = [option for option in options if state_bound(option, time_steps)[0] < STATE_LIMIT]
-    return safe[0] if safe else min(options, key=lambda option: option.weight_exp)
+    bounds = [state_bound(option, time_steps) for option in options]
+    for held in ([max(u, v) < STATE_LIMIT for u, v in bounds], [u < STATE_LIMIT for u, _ in bounds]):
+        if any(held):
+            return options[held.index(True)]
+    return min(options, key=lambda option: option.weight_exp)
 
 
 def trained_unit(layer: SpikingLayer, integer: IntegerLayer) -> float:

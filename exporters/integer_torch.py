@@ -79,7 +79,7 @@ class TrainableLayer(torch.nn.Module):
         """
         super().__init__()
         n_in, columns = layer.weight.shape[1], bias_columns(layer).shape[1]
-        self.bias_range = (float(columns * WEIGHT_MIN), float(-columns * WEIGHT_MIN - grid.bias_step))
+        self.bias_range = (float(columns * WEIGHT_MIN), float(columns * (-WEIGHT_MIN - grid.bias_step)))
         largest = n_in * -WEIGHT_MIN + -self.bias_range[0]
         if layer.weight_exp < 0 or largest >= FLOAT32_INTEGERS or largest * 2.0 ** (layer.weight_exp + 6) >= WIRE_LIMIT:
             raise SpikerlError(

@@ -7,10 +7,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.grid import DECAY_BITS_MAX, Grid, candidate_units, dequantize, place, round_decays
+from exporters.grid import (
+    DECAY_BITS_MAX,
+    Grid,
+    dequantize,
+    holds_current,
+    layers_to_try,
+    round_decays,
+    trained_unit,
+)
 from exporters.layer_report import LayerReport, report_layer
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.loihi import IntegerLayer
+from spikerl_deploy.loihi import STATE_LIMIT, IntegerLayer, state_bound
 from spikerl_deploy.policy import Float, Policy, PopulationEncoder, SpikingLayer
 
 MIN_ENCODER_BITS, MAX_ENCODER_BITS = 2, 16
@@ -77,16 +85,21 @@ def quantized_encoder(source: Policy, bits: int | None) -> PopulationEncoder | N
     return source.encoder if source.encoder is None or bits is None else round_encoder(source.encoder, bits)
 
 
-def round_encoder(encoder: PopulationEncoder, bits: int) -> PopulationEncoder:
-    """Centres on a signed and widths on an unsigned grid of so many bits, each from its largest value.
+def check_encoder_bits(bits: int) -> None:
+    """Refuse a number of bits that an encoder cannot have.
 
     Raises:
-        SpikerlError: bits outside [2, 16].
+        SpikerlError: outside [2, 16].
     """
     if not MIN_ENCODER_BITS <= bits <= MAX_ENCODER_BITS:
         raise SpikerlError(
             f"encoder bits {bits} is outside [{MIN_ENCODER_BITS}, {MAX_ENCODER_BITS}]", "use --encoder-bits 8"
         )
+
+
+def round_encoder(encoder: PopulationEncoder, bits: int) -> PopulationEncoder:
+    """Centres on a signed and widths on an unsigned grid of so many bits, each from its largest value."""
+    check_encoder_bits(bits)
     signed, unsigned = (1 << (bits - 1)) - 1, (1 << bits) - 1
     mean_unit = (float(np.abs(encoder.mean).max()) or 1.0) / signed
     std_unit = float(encoder.std.max()) / unsigned
@@ -100,18 +113,21 @@ def _float(values: NDArray[np.float64]) -> Float:
 
 
 def _round_layer(index: int, layer: SpikingLayer, grid: Grid, time_steps: int) -> IntegerLayer:
-    weight = layer.weight.astype(np.float64)
+    weight, bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
 
-    def error(unit: float) -> float:
-        return float(np.square(grid.round(weight / unit) * unit - weight).sum())
+    def rounded(unit: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        return grid.round(weight / unit), grid.round_bias(bias / unit)
 
-    unit = min(candidate_units(index, layer, grid, time_steps), key=error)
-    return place(
-        index,
-        layer,
-        grid,
-        grid.round(weight / unit),
-        grid.round_bias(layer.bias.astype(np.float64) / unit),
-        unit,
-        time_steps,
-    )
+    def error(integer: IntegerLayer) -> float:
+        return float(np.square(integer.weight * trained_unit(layer, integer) - weight).sum())
+
+    found = layers_to_try(index, layer, grid, time_steps, rounded)
+    held = [integer for integer in found if holds_current(integer, time_steps)]
+    if not held:
+        share = state_bound(found[-1], time_steps)[0] / STATE_LIMIT
+        raise SpikerlError(
+            f"layer {index}: at every scale some input makes a current overflow the chip's 24-bit state "
+            f"({share:.0%} at the coarsest)",
+            "its weights are too large beside its threshold; train with a v_threshold nearer to them",
+        )
+    return min(held, key=error)

@@ -7,6 +7,8 @@ loss is least. The loss here is the error of a neuron's current, over all record
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,17 +29,17 @@ class InputStatistics:
     network; `shift` that of (f - q) q', f the traces in the float network, where they differ.
     """
 
-    def __init__(self, floats: Spikes, quantized: Spikes, keep_u: float) -> None:
-        """Of input spikes [T, N, n_in] in the float and in the quantized network."""
+    def __init__(self, floats: Spikes, quantized: Spikes, keep_float: float, keep_quantized: float) -> None:
+        """Of input spikes [T, N, n_in] in the float and in the quantized network, and the current decay in each."""
         steps, count, n_in = floats.shape
         self.hessian = np.zeros((n_in + 1, n_in + 1))
         self.shift = np.zeros_like(self.hessian)
-        same = floats is quantized
+        same = floats is quantized and keep_float == keep_quantized
         for start in range(0, count, CHUNK):
-            q = _traces(quantized[:, start : start + CHUNK], keep_u)
+            q = _traces(quantized[:, start : start + CHUNK], keep_quantized)
             self.hessian += q.T @ q
             if not same:
-                self.shift += (_traces(floats[:, start : start + CHUNK], keep_u) - q).T @ q
+                self.shift += (_traces(floats[:, start : start + CHUNK], keep_float) - q).T @ q
         self.hessian /= steps * count
         self.shift /= steps * count
 
@@ -57,17 +59,22 @@ class InputStatistics:
         The busiest inputs are rounded first, while most others can still make up for them; the bias, which has the
         finest grid, last.
         """
-        order = np.append(np.argsort(-self.hessian.diagonal()[:-1], kind="stable"), len(self.hessian) - 1)
-        damped = self.hessian[np.ix_(order, order)]
-        damped = damped + DAMPING * damped.diagonal().mean() * np.eye(len(damped))
-        # upper Cholesky factor of the inverse: row j holds how columns after j follow an error in column j
-        factor = np.linalg.cholesky(np.linalg.inv(damped)).T
+        order, factor = self._elimination
         left, mantissas = rows[:, order].copy(), np.empty(rows.shape, np.int32)
         for j, column in enumerate(order[:-1]):
             rounded = grid.round(left[:, j])
             mantissas[:, column] = rounded
             left[:, j + 1 :] -= np.outer((left[:, j] - rounded) / factor[j, j], factor[j, j + 1 :])
         return mantissas[:, :-1], grid.round_bias(left[:, -1])
+
+    @cached_property
+    def _elimination(self) -> tuple[NDArray[np.intp], Array]:
+        """Order of the columns, and how each column's error moves those after it."""
+        order = np.append(np.argsort(-self.hessian.diagonal()[:-1], kind="stable"), len(self.hessian) - 1)
+        damped = self.hessian[np.ix_(order, order)]
+        damped = damped + DAMPING * damped.diagonal().mean() * np.eye(len(damped))
+        # upper Cholesky factor of the inverse: row j holds how columns after j follow an error in column j
+        return order, np.linalg.cholesky(np.linalg.inv(damped)).T
 
 
 def _traces(spikes: Spikes, keep_u: float) -> NDArray[np.float32]:

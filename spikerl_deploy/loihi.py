@@ -78,12 +78,21 @@ def _within(name: str, value: int, low: int, high: int) -> None:
 
 
 def bias_columns(layer: IntegerLayer) -> Int:
-    """The bias as synapses of K >= 1 always-firing neurons: [n_out, K] even mantissas in [-256, 254] that sum to it."""
+    """The bias as synapses of K >= 1 always-firing neurons: [n_out, K] even mantissas in [-256, 254] that sum to it.
+
+    Columns keep the zero bits that all biases end with, so that they need no more bits than the biases' own grid.
+    """
+    used = int(np.bitwise_or.reduce(layer.bias, initial=0))
+    step = min(1 << _trailing_zeros(used), 32) if used else 2
+    columns = _split(layer.bias, step)
+    return columns if columns.shape[1] <= BIAS_NEURONS_MAX else _split(layer.bias, 2)
+
+
+def _split(bias: Int, step: int) -> Int:
     columns: list[Int] = []
-    left = layer.bias
-    while not columns or left.any():
-        columns.append(np.clip(left, WEIGHT_MIN, WEIGHT_MAX))
-        left = left - columns[-1]
+    while not columns or bias.any():
+        columns.append(np.clip(bias, WEIGHT_MIN, -WEIGHT_MIN - step))
+        bias = bias - columns[-1]
     return np.stack(columns, axis=1)
 
 

@@ -18,6 +18,7 @@ from spikerl_deploy.cli.common import (
     say,
 )
 from spikerl_deploy.cli.layer_table import print_layers
+from spikerl_deploy.errors import SpikerlError
 
 WELL_ROUNDED_BITS = 8  # at fewer, rounding alone may cost reward
 
@@ -57,6 +58,8 @@ def export(
     output: FormatOption = Format.human,
 ) -> None:
     """Quantize a policy and write it as one file that carries all it needs to run."""
+    import tempfile
+
     from exporters.quantize import quantize
     from exporters.registry import default_file, exporter, parse_options
     from spikerl_deploy.files import refuse_overwrite, sha256_file
@@ -69,6 +72,11 @@ def export(
         refuse_overwrite(target, force)
     policy, origin = read_source(source)
     reports: tuple[Any, ...] = ()
+    if bits is not None and policy.integers is not None:
+        raise SpikerlError(
+            f"'{origin}' holds {policy.bits}-bit integers; --bits {bits} would round its trained weights anew",
+            "leave --bits out to export the integers; for other bits: spikerl quantize, or export the run",
+        )
     if bits is not None:
         policy, reports = quantize(policy, bits)
     if not trained:
@@ -85,7 +93,10 @@ def export(
         "bits": policy.bits,
         "layers": [asdict(report) for report in reports],
     }
-    if not dry_run:
+    if dry_run:
+        with tempfile.TemporaryDirectory() as folder:  # whether the format can hold it
+            write(policy, Path(folder) / target.name, False, **options)
+    else:
         write(policy, target, force, **options)
         document |= {"bytes": target.stat().st_size, "sha256": sha256_file(target)}
     if output is Format.json:
@@ -95,10 +106,11 @@ def export(
         if document["layers"]:
             print_layers(document["layers"])
     if bits is not None and bits < WELL_ROUNDED_BITS:
-        say(f"rounding alone may cost reward at {bits} bits; by recorded data: spikerl quantize {source} --bits {bits}")
+        say(f"rounding alone may cost reward at {bits} bits; by recorded data: "
+            f"spikerl quantize {source} --bits {bits} -o policy-{bits}bit.nir")  # fmt: skip
     if not dry_run and to == "nir" and policy.closed_loop_ready:
         say(f"next: spikerl simulate {target} --backend {'lava' if policy.integers else 'torch'}"
-            f"{' --compare torch' if policy.integers else ''} -o report")  # fmt: skip
+            f"{' --compare torch' if policy.trained else ''} -o report")  # fmt: skip
 
 
 def print_written(document: dict[str, Any]) -> None:

@@ -32,16 +32,15 @@ def print_layers(rows: list[Row]) -> None:
     from rich.table import Table
 
     out = console()
-    figures = BY_WEIGHTS | (BY_DATA if all(row["observed"] for row in rows) else {})
+    observed = all(row["observed"] for row in rows)
+    figures = BY_WEIGHTS | (BY_DATA if observed else {})
     table = Table("", *(f"layer {row['layer'] + 1}" for row in rows))
     for name, text in figures.items():
         table.add_row(name, *(text(row) for row in rows))
     out.print(table)
-    out.print(
-        "[dim]|u|, |v|: share of the chip's 24-bit state within a control step; "
-        "spikes that differ: from the float policy's counts[/dim]",
-        soft_wrap=True,
-    )
+    legend = "|u|, |v|: share of the chip's 24-bit state within a control step"
+    legend += "; spikes that differ: from the float policy's counts" if observed else ""
+    out.print(f"[dim]{legend}[/dim]", soft_wrap=True)
 
 
 def _share(part: float, whole: float) -> str:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from exporters.fine_tune import Collect
     from spikerl_deploy.policy import Policy
 
+DEFAULT_STEPS = 10_000
+HELD_OUT = 10  # one in so many recorded control steps more is kept aside to choose the best integers by
 DATA_HINT = "an .npz file with an array 'observations' [N, obs_dim], or 'spikes' [N, T, n_in] for a core alone"
 
 
@@ -41,7 +43,9 @@ def quantize(
     data: Annotated[
         Path | None, typer.Option("--data", help=f"Recorded data: {DATA_HINT}. Without it the policy plays.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Control steps that are recorded.")] = 10_000,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Control steps that are recorded; 10,000 by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first recorded episode, and of the training.")] = 20_000,
     env: Annotated[
         str | None,
@@ -61,18 +65,29 @@ def quantize(
 ) -> None:
     """Quantize a policy so that its spikes and actions stay, on data from its own closed loop."""
     from exporters.calibrate import calibrate, compare_recorded, report_recorded
-    from exporters.grid import Grid
-    from exporters.quantize import float_source
+    from exporters.grid import Grid, check_decay_bits
+    from exporters.quantize import check_encoder_bits, float_source
     from spikerl_deploy.files import refuse_overwrite, sha256_file
     from spikerl_deploy.manifest import build_manifest
     from spikerl_deploy.policy_file import save_policy
 
-    Grid(bits)  # refuses before anything long
+    Grid(bits)  # what is out of range is refused before anything long
+    check_decay_bits(decay_bits)
+    if encoder_bits is not None:
+        check_encoder_bits(encoder_bits)
+    for flag, given in (("--env", env), ("--steps", steps)):
+        if data is not None and given is not None:
+            raise SpikerlError(f"{flag} {given} concerns recording, and --data is recorded", f"leave {flag} out")
     if not dry_run:
         refuse_overwrite(out, force)
     policy, origin = read_source(source)
     base = float_source(policy)
-    recorded = _read_data(data) if data is not None else _record(base, env, steps, seed)
+    steps = steps or DEFAULT_STEPS
+    if data is not None:
+        recorded, held_out = _split(_read_data(data), data, qat_steps > 0)
+    else:
+        recorded = _record(base, env, steps, seed)
+        held_out = _record(base, env, max(steps // HELD_OUT, 1), _far(seed, steps)) if qat_steps else recorded[:0]
     result, reports = calibrate(base, recorded, bits, decay_bits, encoder_bits, say)
     document: dict[str, Any] = {
         "schema": "spikerl.quantize/1",
@@ -81,7 +96,13 @@ def quantize(
         "env": result.env_id,
         "sizes": list(result.sizes),
         "bits": bits,
-        "recorded": {"control_steps": len(recorded), "file": str(data) if data is not None else None, "seed": seed},
+        "decay_bits": decay_bits,
+        "encoder_bits": encoder_bits,
+        "recorded": {
+            "control_steps": len(recorded),
+            "file": str(data) if data is not None else None,
+            "first_seed": seed if data is None else None,
+        },
         "calibration": asdict(compare_recorded(result, recorded)),
         "qat": None,
         "layers": [asdict(report) for report in reports],
@@ -89,8 +110,8 @@ def quantize(
     if qat_steps:
         from exporters.fine_tune import fine_tune
 
-        collect = None if data is not None else _collector(env or base.env_id, steps, seed)
-        result, tuning = fine_tune(result, recorded, qat_steps, seed, collect, say)
+        collect = None if data is not None else _collector(env or base.env_id, steps, _far(seed, 2 * steps))
+        result, tuning = fine_tune(result, recorded, held_out, qat_steps, seed, collect, say)
         document["qat"] = asdict(tuning)
         document["layers"] = [asdict(report) for report in report_recorded(result, recorded)]
     if not trained:
@@ -105,7 +126,22 @@ def quantize(
     else:
         _print(document)
     if not dry_run and result.closed_loop_ready:
-        say(f"next: spikerl simulate {out} --backend lava --compare torch -o report")
+        say(f"next: spikerl simulate {out} --backend lava{' --compare torch' if trained else ''} -o report")
+
+
+def _far(seed: int, steps: int) -> int:
+    """A seed beyond those of all episodes that recording `steps` control steps from `seed` on may play."""
+    from simulators.recording import PARALLEL
+
+    return seed + (steps + 1) * PARALLEL
+
+
+def _split(array: NDArray[np.generic], path: Path, hold_out: bool) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """Recorded data to calibrate and train on, and its last tenth to choose by, if that is needed."""
+    count = max(len(array) // HELD_OUT, 1) if hold_out else 0
+    if len(array) <= count:
+        raise SpikerlError(f"'{path}' holds {len(array)} control steps, too few to train and to choose by", DATA_HINT)
+    return array[: len(array) - count], array[len(array) - count :]
 
 
 def _record(policy: Policy, env: str | None, steps: int, seed: int) -> NDArray[np.generic]:
@@ -121,17 +157,17 @@ def _record(policy: Policy, env: str | None, steps: int, seed: int) -> NDArray[n
 
 
 def _collector(env_id: str | None, steps: int, seed: int) -> Collect:
-    """Plays the quantized policy, each time with other seeds, for half as many control steps as were recorded."""
+    """Plays the quantized policy, each time with other seeds."""
     from simulators.fixed import FixedBackend
-    from simulators.recording import PARALLEL, record_observations
+    from simulators.recording import record_observations
 
     assert env_id is not None
-    first = seed + steps * PARALLEL  # beyond every episode that was recorded
 
     def collect(policy: Policy) -> NDArray[np.generic]:
-        nonlocal first
-        first += steps * PARALLEL
-        return record_observations(FixedBackend(), policy, env_id, max(steps // 2, 1), first)
+        nonlocal seed
+        seen = record_observations(FixedBackend(), policy, env_id, steps, seed)
+        seed = _far(seed, steps)
+        return seen
 
     return collect
 
@@ -139,19 +175,31 @@ def _collector(env_id: str | None, steps: int, seed: int) -> Collect:
 def _read_data(path: Path) -> NDArray[np.generic]:
     """The one array of an .npz file of recorded data."""
     import zipfile
+    import zlib
 
     import numpy as np
 
+    broken = (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, zipfile.BadZipFile, zlib.error)
+    exhausted = (MemoryError, OverflowError, RuntimeError, NotImplementedError)  # false sizes, ciphers, odd compression
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise SpikerlError(f"'{path}' holds one array without a name", f"give {DATA_HINT}")
+        with file:
             names = [name for name in ("observations", "spikes") if name in file.files]
             if len(names) != 1:
                 raise SpikerlError(f"'{path}' holds {', '.join(file.files) or 'nothing'}", f"give {DATA_HINT}")
             array: NDArray[np.generic] = file[names[0]]
-            return array.astype(bool) if names[0] == "spikes" else array
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (*broken, *exhausted) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SpikerlError(f"cannot read recorded data '{path}': {reason}", f"give {DATA_HINT}") from error
+    if names[0] == "spikes" and array.dtype != np.bool_:
+        if not (np.issubdtype(array.dtype, np.number) and np.isin(array, (0, 1)).all()):
+            raise SpikerlError(f"'{path}': spikes are {array.dtype}, with other values than 0 and 1", "give booleans")
+        return array.astype(bool)
+    if names[0] == "observations" and not np.issubdtype(array.dtype, np.floating):
+        raise SpikerlError(f"'{path}': observations are {array.dtype}, floats were expected", f"give {DATA_HINT}")
+    return array
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -10,12 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import naive_core, random_layers, random_policy, random_spikes
 
-from exporters.grid import dequantize
-from exporters.quantize import quantize
+from exporters.grid import Grid, dequantize, layers_to_try, trained_unit
+from exporters.quantize import quantize, round_encoder
 from simulators.fixed import FixedBackend
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.loihi import IntegerLayer
-from spikerl_deploy.policy import Policy, SpikingLayer
+from spikerl_deploy.float_core import run_floats
+from spikerl_deploy.integer_core import IntegerCore
+from spikerl_deploy.loihi import (
+    ALWAYS_ON_THRESHOLD_MAX,
+    STATE_LIMIT,
+    IntegerLayer,
+    bias_columns,
+    is_lossless,
+    state_bound,
+)
+from spikerl_deploy.policy import Policy, PopulationEncoder, SpikingLayer
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -179,3 +188,183 @@ def test_other_decays_and_thresholds_are_rounded_and_reported_as_not_lossless() 
     assert layer.voltage_decay == pytest.approx(0.9, abs=1 / 4096)
     assert report.scale / policy.integers[0].scale * layer.v_threshold == pytest.approx(0.3)  # type: ignore[index]
     assert not report.lossless
+
+
+def test_a_current_that_could_overflow_gets_a_coarser_scale() -> None:
+    """Weights of one sign into neurons that hardly leak: fine scales would wrap, which changes the sign."""
+    weight = np.random.default_rng(0).uniform(0, 0.02, (8, 1024))
+    layers = (SpikingLayer(weight, np.zeros(8), current_decay=0.9, voltage_decay=0.9),)
+    policy, (report,) = quantize(Policy(layers=layers, time_steps=40), 8)
+    assert report.u_bound < 1
+    assert policy.integers is not None
+    spikes = np.ones((40, 1, 1024), bool)
+    integers = IntegerCore(policy.integers, 40)(spikes)[0]
+    assert integers.sum() == run_floats(layers, spikes)[0].sum() == 8 * 40
+
+
+def test_a_current_that_overflows_at_every_scale_is_refused_by_layer() -> None:
+    layers = (SpikingLayer(np.full((3, 200), -1000.0), np.zeros(3), current_decay=0.99),)
+    with pytest.raises(SpikerlError, match=r"layer 0: at every scale some input makes a current overflow"):
+        quantize(Policy(layers=layers, time_steps=60), 8)
+
+
+def test_a_voltage_that_could_clip_gets_less_room_below_the_unit() -> None:
+    """Inhibition first, then excitation: a voltage clipped on the way down would come up too early."""
+    weight = np.concatenate([np.full((1, 60), -0.099), np.full((1, 60), 0.099)], axis=1)
+    layers = (SpikingLayer(weight, np.zeros(1)),)
+    policy, (report,) = quantize(Policy(layers=layers, time_steps=12), 8)
+    assert report.v_bound < 1
+    spikes = np.zeros((12, 1, 120), bool)
+    spikes[:8, :, :60] = True
+    spikes[8:, :, 60:] = True
+    assert policy.integers is not None
+    np.testing.assert_array_equal(IntegerCore(policy.integers, 12)(spikes)[0], run_floats(policy.layers, spikes)[0])
+
+
+def test_biases_that_dwarf_the_threshold_are_refused_by_layer() -> None:
+    layer = SpikingLayer(np.full((3, 4), 0.1), np.full(3, 1e6))
+    with pytest.raises(SpikerlError, match=r"layer 0: threshold 0\.5 is too far .* biases \(up to 1e\+06\)"):
+        quantize(Policy(layers=(layer,)), 8)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_bias_columns_are_on_the_grid_of_the_biases(bits: int) -> None:
+    rng = np.random.default_rng(0)
+    layer = SpikingLayer(rng.normal(0, 0.05, (30, 40)), rng.normal(0, 0.4, 30))
+    policy, (report,) = quantize(Policy(layers=(layer,)), bits)
+    assert policy.integers is not None
+    columns = bias_columns(policy.integers[0])
+    assert report.bias_neurons == columns.shape[1] > 1
+    assert not (columns % max(2 ** (9 - bits) // 4, 2)).any()
+    assert (columns.sum(axis=1) == policy.integers[0].bias).all()
+
+
+def one_layer(weight: np.ndarray, bias: np.ndarray | float = 0.0, time_steps: int = 5, **neuron: float) -> Policy:
+    return Policy(layers=(SpikingLayer(weight, np.broadcast_to(bias, len(weight)), **neuron),), time_steps=time_steps)
+
+
+@pytest.mark.parametrize(("weight", "bias"), [(0.01, 1.0), (10.0, 534.7), (10.0, -534.7), (0.0, 20.0), (0.2, 3.0)])
+def test_the_largest_bias_sets_the_scale_where_sixteen_synapses_would_not_hold_it(weight: float, bias: float) -> None:
+    biases = np.array([bias, bias / 2, 0.0])
+    policy, (report,) = quantize(one_layer(np.full((3, 4), weight), biases), 8)
+    assert policy.integers is not None
+    restored = policy.integers[0].bias * report.scale
+    assert restored.tolist() == pytest.approx(biases.tolist(), rel=2e-3, abs=1.01 * report.scale)
+
+
+def test_a_bias_of_sixteen_synapses_is_used_to_the_full() -> None:
+    policy, (report,) = quantize(one_layer(np.full((3, 4), 0.01), np.array([1.0, -1.0, 0.5])), 8)
+    assert policy.integers is not None
+    assert policy.integers[0].bias.max() > 15 * 254
+    assert report.bias_neurons == 16
+    assert (policy.integers[0].bias * report.scale).tolist() == pytest.approx([1.0, -1.0, 0.5], abs=report.scale)
+
+
+def test_a_bias_beyond_any_scale_is_refused() -> None:
+    with pytest.raises(SpikerlError, match=r"layer 0: threshold 0\.5 is too far from its weights"):
+        quantize(one_layer(np.zeros((3, 4)), 1e6), 8)
+
+
+def test_one_large_weight_is_clipped_for_a_thousand_small_ones() -> None:
+    weight = np.full((10, 100), 0.15)
+    weight[0, 0] = 1.0
+    policy, (report,) = quantize(one_layer(weight), 2)
+    assert policy.integers is not None
+    assert report.scale * 128 == pytest.approx(0.15, rel=0.15)
+    assert (policy.integers[0].weight == 128).all()
+    assert report.clipped == 1 / 1000
+
+
+def test_a_scale_is_not_finer_than_the_largest_weight_or_bias_allows() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        gain = 10.0 ** rng.uniform(-1, 2)  # a threshold of a few units and one of thousands
+        layer = SpikingLayer(rng.normal(0, gain, (3, 4)), rng.normal(0, 10 * gain, 3))
+        weight, bias = layer.weight.astype(float), layer.bias.astype(float)
+
+        def rounded(unit: float, weight: np.ndarray = weight, bias: np.ndarray = bias) -> tuple[np.ndarray, np.ndarray]:
+            return Grid(8).round(weight / unit), Grid(8).round_bias(bias / unit)
+
+        units = [trained_unit(layer, integer) for integer in layers_to_try(0, layer, Grid(8), 5, rounded)]
+        assert units[0] * 254 >= np.abs(layer.weight).max() * (1 - 1e-9)
+        assert min(units) * 16 * 254 >= np.abs(layer.bias).max() * (1 - 1e-9)
+
+
+def test_a_layer_whose_weights_all_round_to_nothing_is_refused() -> None:
+    finest = 0.5 / ALWAYS_ON_THRESHOLD_MAX
+    with pytest.raises(SpikerlError, match="vanish beside its threshold"):
+        quantize(one_layer(np.full((3, 4), 0.9 * finest)), 8)
+    policy, _ = quantize(one_layer(np.full((3, 4), 1.1 * finest)), 8)
+    assert policy.integers is not None
+    assert policy.integers[0].weight.all()
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("time_steps", [1, 3, 4, 5, 6])
+def test_weight_exp_leaves_the_bits_that_decay_needs_and_no_more(bits: int, time_steps: int) -> None:
+    """Two bits a decay; six are there, and those that are zero in every mantissa."""
+    rng = np.random.default_rng(0)
+    _, (report,) = quantize(one_layer(rng.normal(0, 0.2, (8, 20)), rng.normal(0, 0.05, 8), time_steps), bits)
+    zeros = int(np.log2(max(2 ** (9 - bits) // 4, 2)))
+    assert report.weight_exp == max(2 * (time_steps - 1) - 6 - zeros, 0)
+    assert report.lossless
+
+
+def test_a_threshold_stays_where_always_firing_neurons_pass_it() -> None:
+    """At 5080 mantissa units one more bit below the unit would be representable, but not on the chip."""
+    policy, (report,) = quantize(one_layer(np.full((3, 4), 0.025)), 8)
+    assert policy.integers is not None
+    assert ALWAYS_ON_THRESHOLD_MAX / 2 < policy.integers[0].vth <= ALWAYS_ON_THRESHOLD_MAX
+    assert report.weight_exp == 0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "weight_exp", "wraps", "clips"),
+    [(80, 0, False, False), (120, 1, False, True), (200, 0, False, True), (400, 0, False, True)],
+)
+def test_weight_exp_gives_way_to_a_current_that_could_wrap_and_to_a_voltage_where_it_helps(
+    inputs: int, weight_exp: int, wraps: bool, clips: bool
+) -> None:
+    _, (report,) = quantize(one_layer(np.full((3, inputs), -0.5)), 8)
+    assert report.weight_exp == weight_exp
+    assert (report.u_bound >= 1, report.v_bound >= 1) == (wraps, clips)
+
+
+def test_a_report_states_the_bounds_of_the_integers() -> None:
+    policy, reports = quantize(random_policy(time_steps=4), 6)
+    for layer, report in zip(policy.integers or (), reports, strict=True):
+        assert (report.u_bound, report.v_bound) == tuple(bound / STATE_LIMIT for bound in state_bound(layer, 4))
+        assert report.u_bound != report.v_bound
+        assert report.lossless == is_lossless(layer, 4)
+
+
+def test_a_layer_of_zeros_has_no_error() -> None:
+    _, (report,) = quantize(one_layer(np.zeros((3, 4))), 8)
+    assert (report.rms_error, report.clipped) == (0.0, 0.0)
+
+
+def test_an_encoder_has_codes_of_its_bits_and_no_width_of_zero() -> None:
+    encoder = PopulationEncoder(np.array([[-3.0, -1.1, 0.7, 1.0]]), np.array([[0.01, 0.5, 1.0, 2.0]]))
+    for bits in (2, 3, 6, 16):
+        rounded = round_encoder(encoder, bits)
+        means, stds = rounded.mean / (3.0 / (2 ** (bits - 1) - 1)), rounded.std / (2.0 / (2**bits - 1))
+        np.testing.assert_allclose(means, np.rint(means), atol=2e-3)
+        np.testing.assert_allclose(stds, np.rint(stds), atol=1e-2)
+        assert np.rint(means).min() == -(2 ** (bits - 1) - 1)
+        assert np.rint(stds).max() == 2**bits - 1
+        assert np.rint(stds).min() >= 1
+        assert np.abs(rounded.mean - encoder.mean).max() <= 3.0 / (2 ** (bits - 1) - 1) / 2 + 1e-6
+    zero = round_encoder(PopulationEncoder(np.zeros((1, 2)), np.ones((1, 2))), 4)
+    assert not zero.mean.any()
+    with pytest.raises(SpikerlError, match="encoder bits 17 is outside"):
+        round_encoder(encoder, 17)
+
+
+def test_an_encoder_that_stays_is_not_carried_twice() -> None:
+    source = random_policy()
+    policy, _ = quantize(source, 8)
+    assert policy.trained_encoder is None
+    assert policy.encoder is source.encoder
+    coarse, _ = quantize(source, 8, encoder_bits=4)
+    assert coarse.trained_encoder is source.encoder
+    assert quantize(replace(source, encoder=None, normalization=None), 8, encoder_bits=4)[0].trained_encoder is None

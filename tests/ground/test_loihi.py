@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import (
+    STATE_LIMIT,
     IntegerLayer,
     bias_columns,
     current_decay_code,
@@ -82,10 +83,42 @@ def test_bias_columns_are_synapses_that_sum_to_the_bias(bias: list[int]) -> None
     assert columns.min() >= -256
     assert columns.max() <= 254
     assert not (columns & 1).any()
-    assert columns.shape[1] == max(1, *(-(-b // 254) if b > 0 else -(b // 256) for b in bias), 1)
+    zeros = next(z for z in range(1, 13) if z == 12 or any(b % 2 ** (z + 1) for b in bias))
+    top = 256 - 2 ** min(zeros, 5)  # the columns keep the zero bits that all biases end with
+    needed = max(1, *(-(-b // top) if b > 0 else -(b // 256) for b in bias), 1)
+    assert columns.shape[1] == (needed if needed <= 16 else max(-(-max(bias) // 254), -(min(bias) // 256)))
+    assert needed > 16 or not (columns % 2 ** min(zeros, 5)).any()
 
 
 @pytest.mark.parametrize("bias", [3, 16 * 254 + 2, -16 * 256 - 2])
 def test_a_bias_that_is_odd_or_beyond_sixteen_synapses_is_refused(bias: int) -> None:
     with pytest.raises(SpikerlError, match="integer bias holds a mantissa that is odd or outside"):
         IntegerLayer(np.zeros((1, 1)), np.array([bias]), 0, 2047, 1024, 1, 1.0)
+
+
+def plain_layer(weight: np.ndarray, bias: int = 0, weight_exp: int = 0) -> IntegerLayer:
+    return IntegerLayer(weight, np.full(len(weight), bias), weight_exp, 2047, 1024, 500, 1.0)
+
+
+def test_a_bias_counts_for_the_zeros_below_every_mantissa() -> None:
+    weight = np.full((2, 3), 96)
+    assert is_lossless(plain_layer(weight, 32), 5)
+    assert not is_lossless(plain_layer(weight, 2), 5)
+    assert not is_lossless(plain_layer(np.full((2, 3), 98), 32), 5)
+
+
+def test_a_layer_of_zeros_is_lossless_however_long() -> None:
+    assert is_lossless(plain_layer(np.zeros((2, 3))), 40)
+
+
+def test_a_voltage_that_could_clip_is_not_lossless() -> None:
+    layer = plain_layer(np.full((1, 100), -254), weight_exp=1)
+    u_bound, v_bound = state_bound(layer, 5)
+    assert u_bound < STATE_LIMIT <= v_bound
+    assert not is_lossless(layer, 5)
+    assert is_lossless(plain_layer(np.full((1, 30), -254), weight_exp=1), 5)
+
+
+@pytest.mark.parametrize("weight_exp", [-1, -2, -8])
+def test_a_layer_that_shifts_its_input_right_is_never_called_lossless(weight_exp: int) -> None:
+    assert not is_lossless(plain_layer(np.full((2, 3), 96), weight_exp=weight_exp), 1)
