@@ -211,9 +211,9 @@ def test_every_round_of_training_plays_seeds_of_its_own(monkeypatch: pytest.Monk
     collect = _collector("Some-v0", 300, 20_000)
     for _ in range(4):
         collect(random_policy())
-    assert {entry[:2] for entry in played} == {("Some-v0", 150)}
-    seeds = [20_000, *(seed for *_, seed in played)]
-    assert min(np.diff(seeds)) >= 300 * 10  # episodes of one control step, ten side by side, would not meet
+    assert {entry[:2] for entry in played} == {("Some-v0", 300)}
+    assert played[0][2] == 20_000
+    assert min(np.diff([seed for *_, seed in played])) >= 300 * 10  # episodes of one control step would not meet
 
 
 def test_without_the_trained_policy_neither_its_layers_nor_its_encoder_are_carried(
@@ -236,18 +236,19 @@ def test_what_training_gave_is_what_the_library_gives_and_what_is_reported(
     np.savez(tmp_path / "data.npz", observations=data)
     arguments = ("--bits", "2", "--data", str(tmp_path / "data.npz"), "--qat-steps", "40", "--seed", "7")
     document, policy = quantize(source, *arguments)
-    start, _ = calibrate(load_policy(source), data, 2)
-    wanted, result = fine_tune(start, data, 40, seed=7)
+    used, held_out = data[:900], data[900:]
+    start, _ = calibrate(load_policy(source), used, 2)
+    wanted, result = fine_tune(start, used, held_out, 40, seed=7)
     assert result.kept > 0
     assert document["qat"] == asdict(result)
     for a, b in zip(policy.integers or (), wanted.integers or (), strict=True):
         np.testing.assert_array_equal(a.weight, b.weight)
-    reports = [asdict(report) for report in report_recorded(policy, data)]
+    reports = [asdict(report) for report in report_recorded(policy, used)]
     assert [layer["observed"]["spike_error"] for layer in document["layers"]] == [
         report["observed"]["spike_error"] for report in reports
     ]
     assert [layer["rms_error"] for layer in document["layers"]] == [report["rms_error"] for report in reports]
-    assert document["layers"] != [asdict(report) for report in report_recorded(start, data)]
+    assert document["layers"] != [asdict(report) for report in report_recorded(start, used)]
 
 
 def test_input_spikes_may_be_zeros_and_ones_and_a_core_is_not_told_to_simulate(tmp_path: Path) -> None:

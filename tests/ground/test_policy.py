@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support import quantized_policy, random_policy
 
+from exporters.quantize import quantize
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.policy import Normalization, Policy, PopulationDecoder, PopulationEncoder, SpikingLayer
@@ -53,3 +54,36 @@ def test_arrays_of_a_policy_cannot_be_changed() -> None:
 
 def test_sizes_run_from_input_to_output() -> None:
     assert random_policy().sizes == (40, 24, 20, 10)
+
+
+def test_the_trained_policy_is_the_float_policy_before_quantization() -> None:
+    source = random_policy()
+    trained = quantize(source, 4, encoder_bits=4)[0].as_trained()
+    assert trained.layers is source.layers
+    assert trained.encoder is source.encoder
+    assert (trained.integers, trained.bits, trained.trained, trained.trained_encoder) == (None, None, None, None)
+    assert (trained.decoder, trained.normalization) == (source.decoder, source.normalization)
+    assert source.as_trained().layers is source.layers
+    assert source.as_trained().encoder is source.encoder
+
+
+def test_a_quantized_policy_without_its_trained_layers_runs_what_it_has() -> None:
+    policy = replace(quantized_policy(), trained=None)
+    trained = policy.as_trained()
+    assert trained.layers is policy.layers
+    assert trained.encoder is policy.encoder
+    assert trained.integers is None
+
+
+def test_misfits_of_a_quantized_policy_are_refused_by_name() -> None:
+    policy = quantized_policy()
+    assert policy.integers is not None
+    with pytest.raises(SpikerlError, match="the integers do not have the shapes of the core"):
+        replace(policy, integers=policy.integers[:-1])
+    with pytest.raises(SpikerlError, match="the integers do not have the shapes of the core"):
+        replace(policy, integers=(policy.integers[0],) * 3)
+    with pytest.raises(SpikerlError, match="encoder drives 36 inputs, the core has 40"):
+        replace(policy, trained_encoder=PopulationEncoder(np.zeros((4, 9)), np.ones((4, 9))))
+    for change in ({"bits": None}, {"integers": None}):
+        with pytest.raises(SpikerlError, match="integers and bits come together"):
+            replace(policy, **change)

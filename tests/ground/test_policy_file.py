@@ -17,6 +17,7 @@ from support import naive_core, quantized_policy, random_layers, random_policy, 
 from exporters.quantize import quantize
 from simulators.torch_backend import TorchBackend
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.policy import Policy, SpikingLayer
 from spikerl_deploy.policy_file import load_policy, policy_from_graph, policy_to_graph, save_policy
 
 
@@ -224,3 +225,24 @@ def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["p.nir"]
     with pytest.raises(SpikerlError, match="is a directory"):
         save_policy(random_policy(), tmp_path)
+
+
+@pytest.mark.parametrize("coding", ["regular", "poisson"])
+def test_both_encoders_come_back_each_as_it_was(tmp_path: Path, coding: str) -> None:
+    source = random_policy(coding=coding)
+    policy, _ = quantize(source, 8, encoder_bits=3)
+    save_policy(policy, tmp_path / "p.nir")
+    loaded = load_policy(tmp_path / "p.nir")
+    assert_identical(loaded, policy)
+    assert_identical(loaded.as_trained(), source)
+    assert loaded.encoder is not None
+    assert loaded.trained_encoder is not None
+    assert (loaded.encoder.mean != loaded.trained_encoder.mean).any()
+
+
+def test_a_bias_of_sixteen_synapses_comes_back(tmp_path: Path) -> None:
+    bias = np.array([2.0, -2.0, 0.3])
+    policy, (report,) = quantize(Policy(layers=(SpikingLayer(np.full((3, 4), 0.01), bias),)), 8)
+    save_policy(policy, tmp_path / "p.nir")
+    assert report.bias_neurons == 16
+    assert_identical(load_policy(tmp_path / "p.nir"), policy)

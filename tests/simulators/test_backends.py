@@ -118,3 +118,21 @@ def test_registry_names_its_backends_and_suggests_the_nearest() -> None:
     with pytest.raises(SpikerlError, match="unknown backend 'fixd'; there is: fixed, lava, torch") as caught:
         backend_class("fixd")
     assert caught.value.hint == "did you mean 'fixed'?"
+
+
+def test_a_device_that_is_not_there_is_found_out_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for use in (TorchBackend("cuda").check, TorchBackend("cuda").open):
+        with pytest.raises(SpikerlError):
+            use(random_policy())
+    TorchBackend("cpu").check(random_policy())
+
+
+def test_operations_of_the_torch_baseline_are_those_of_the_trained_weights() -> None:
+    trained, quantized = random_policy(), quantized_policy(bits=2)
+    for ours, layer, rounded in zip(
+        TorchBackend("cpu").layer_weights(quantized), trained.layers, quantized.layers, strict=True
+    ):
+        np.testing.assert_array_equal(ours, layer.weight)
+        assert np.count_nonzero(rounded.weight) < np.count_nonzero(ours)
+    assert "as trained" in TorchBackend("cpu").runs(quantized)

@@ -9,6 +9,7 @@ from support import quantized_policy, random_policy
 
 from exporters.quantize import quantize
 from simulators.fixed import FixedBackend
+from simulators.recording import record_observations
 from simulators.rollout import rollout
 from simulators.torch_backend import TorchBackend
 from spikerl_deploy.codec import decode, encode
@@ -123,3 +124,35 @@ def test_the_trained_policy_sees_through_its_own_encoder() -> None:
     np.testing.assert_array_equal(runs[0].inputs, runs[1].inputs)
     with FixedBackend().open(coarse, 1) as session:
         assert (rollout(session, ENV, [3], record=1).inputs != runs[0].inputs[:1]).any()
+
+
+@pytest.mark.parametrize("beyond", [-20, 0, 25])
+def test_recorded_are_evenly_spaced_steps_of_ten_whole_episodes_and_of_the_next_ten_if_needed(beyond: int) -> None:
+    policy, parts = quantized_policy(), []
+    with FixedBackend().open(policy, 10) as session:
+        for seed in (100, 110):
+            parts.append(rollout(session, ENV, range(seed, seed + 10), observe=10_000).observations)
+    count = len(parts[0]) + beyond
+    assert count > 20
+    recorded = record_observations(FixedBackend(), policy, ENV, count, 100)
+    played = parts[0] if beyond <= 0 else np.concatenate(parts)
+    np.testing.assert_array_equal(recorded, played[np.linspace(0, len(played) - 1, count).astype(int)])
+    np.testing.assert_array_equal(recorded[[0, -1]], played[[0, -1]])
+    assert len(np.unique(recorded, axis=0)) == len(np.unique(played, axis=0)) - (len(played) - count)
+
+
+def test_observations_of_several_episodes_begin_with_their_first_ones_and_end_at_the_asked_count() -> None:
+    policy = quantized_policy()
+    with FixedBackend().open(policy, 3) as session:
+        whole = rollout(session, ENV, [3, 4, 5, 6], observe=10_000)
+        assert whole.observations is not None
+        assert len(whole.observations) == whole.control_steps
+        for count in (1, 2, 3, 5, 7):
+            observations = rollout(session, ENV, [3, 4, 5, 6], observe=count).observations
+            np.testing.assert_array_equal(observations, whole.observations[:count])
+        assert rollout(session, ENV, [3, 4]).observations is None
+    env = make_environment(ENV)
+    first = [env.reset(seed=seed)[0] for seed in (3, 4, 5)]
+    env.close()
+    np.testing.assert_array_equal(whole.observations[:3], first)
+    assert whole.observations.dtype == np.float64
