@@ -1,4 +1,4 @@
-"""The README's table of the training benchmark, from its committed results.
+"""The README's tables of the benchmarks, from their committed results.
 
 python -m benchmarks.tables benchmarks/results/training.json
 """
@@ -42,6 +42,40 @@ def training_table(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def quantization_table(document: dict[str, Any]) -> str:
+    """Markdown of `benchmarks.quantization`'s results: share of the float return kept, with its interval."""
+    names = ("rounding", "calibration", "training")
+    episodes, baseline = document["seeds"]["played"], document["float"]["mean_return"]
+    steps = f"{document['qat_steps']:,}"
+    lines = [
+        f"| bits | rounding | calibration | training, {steps} steps |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {bits} | {' | '.join(_kept(row.get(name)) for name in names)} |"
+            for bits, row in document["bits"].items()
+        ),
+    ]
+    cost = document["command"]
+    slowest = max(document["export"].items(), key=lambda item: item[1]["seconds"])
+    lines += [
+        "",
+        f"Of the float policy's {baseline:,.0f}, over seeds {episodes[0]} to {episodes[-1]}, on `fixed`. Calibration on "
+        f"{cost['control_steps']:,} control steps takes {cost['cpu_seconds']:.1f} s of one core",
+        f"and {cost['peak_memory_mb']:.0f} MB, the command's start included; the slowest export, "
+        f"`{slowest[0]}`, {slowest[1]['seconds']:.2f} s.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _kept(cell: dict[str, Any] | None) -> str:
+    """Retention with its interval, and whether training was better than what it started from."""
+    if cell is None:
+        return ""
+    low, high = cell["interval"]
+    unchanged = cell.get("fine_tuning", {}).get("kept") == 0
+    return f"{cell['retention']:.1%} [{low:.1%}, {high:.1%}]" + (", as calibrated" if unchanged else "")
+
+
 def _compared(what: str, baseline_ms: float, ours: dict[str, Any]) -> str:
     low, high = ours["range"]
     ratio = f"{ours['times_faster']:.1f} ({low:.1f} to {high:.1f})"
@@ -50,7 +84,9 @@ def _compared(what: str, baseline_ms: float, ours: dict[str, Any]) -> str:
 
 def main() -> None:
     """Print the table of one results file."""
-    print(training_table(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))), end="")
+    document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    table = quantization_table if "quantization" in document["schema"] else training_table
+    print(table(document), end="")
 
 
 if __name__ == "__main__":

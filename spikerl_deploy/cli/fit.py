@@ -60,7 +60,8 @@ def fit(
         _print(report, origin, policy.sizes)
     worst = report.worst
     if worst is not None:
-        hint = LIST_HINT if report.quantized else f"spikerl export {source} --bits 8"
+        only_floats = [check.name for check in report.checks if check.fits is False] == ["weight_bits"]
+        hint = f"spikerl quantize {source} --bits 8 -o policy-8bit.nir" if only_floats else LIST_HINT
         raise CheckFailed(
             f"'{origin}' does not fit {report.chip.title}: {worst.requirement} {_figure(worst.needed)}, "
             f"the chip has {_figure(worst.limit)}",

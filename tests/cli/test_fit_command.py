@@ -70,7 +70,7 @@ def test_json_is_complete_on_both_exits(policy: Path) -> None:
 def test_a_float_policy_is_told_to_quantize(tmp_path: Path) -> None:
     save_policy(random_policy(), tmp_path / "float.nir")
     done = run_cli("fit", "float.nir", "--chip", "loihi1", cwd=tmp_path)
-    assert_error(done, 1, "weight bits 32, the chip has 8", "spikerl export float.nir --bits 8")
+    assert_error(done, 1, "weight bits 32, the chip has 8", "spikerl quantize float.nir --bits 8 -o policy-8bit.nir")
     assert "counted at the chip's weight width" in done.stdout
 
 

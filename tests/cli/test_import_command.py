@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -111,7 +112,18 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
         (["--env", "Ant-v5", "--stats", "mean_var.p"], "'Ant-v5' has 105 and 8"),
         (["--env", "InvertedPendulum-v5", "--stats", "mean_var.p", "--voltage-decay", "1"], "voltage_decay 1.0 is not"),
         (["--env", "InvertedPendulum-v5", "--stats", "mean_var.p", "--epsilon", "-1"], "epsilon -1.0"),
-        (["--env", "InvertedPendulum-v5", "--stats", "mean_var.p", "--clip", "nan"], "clip nan must be positive"),
+        (["--env", "InvertedPendulum-v5", "--stats", "mean_var.p", "--epsilon", "inf"], "epsilon inf"),
+        *(
+            (
+                ["--env", "InvertedPendulum-v5", "--stats", "mean_var.p", option, value],
+                f"'{option}': not positive and finite, 1.18e-38 to 3.4e+38 (given: {value})",
+            )
+            for option, value in (
+                *(("--v-threshold", value) for value in ("inf", "nan", "0.0", "1e-60", "1e+300")),
+                *(("--encoder-threshold", value) for value in ("inf", "1e-60")),
+                *(("--clip", value) for value in ("inf", "nan")),
+            )
+        ),
     ],
 )
 def test_usage_errors_say_what_is_wrong(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -164,6 +176,33 @@ def test_a_nir_file_becomes_a_core_that_exports(tmp_path: Path, verb: list[str])
     assert (core.time_steps, core.layers[0].current_decay, core.layers[0].voltage_decay) == (8, 0.0, 0.75)
     assert core.provenance["made_from"]["graph"]["sha256"] == sha256_file(tmp_path / "graph.nir")
     assert run_cli("export", "core.nir", "--bits", "8", "-o", "core-8bit.nir", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["nir", "snntorch"])
+def test_a_time_step_that_no_file_can_hold_is_refused_by_option(tmp_path: Path, verb: str) -> None:
+    nir.write(tmp_path / "graph.nir", lif_graph())
+    done = run_cli("import", verb, "graph.nir", "--dt", "1e-60", "-o", "out.nir", "--format", "json", cwd=tmp_path)
+    assert "'--dt': not positive and finite, 1.18e-38 to 3.4e+38 (given: 1e-60)" in error_of(done)
+    assert not (tmp_path / "out.nir").exists()
+
+
+def test_a_neuron_without_voltage_decay_is_noted(tmp_path: Path) -> None:
+    graph = lif_graph()
+    graph.nodes["lif"].tau = graph.nodes["lif"].tau / 4
+    nir.write(tmp_path / "graph.nir", graph)
+    done = run_cli("import", "nir", "graph.nir", "--format", "json", cwd=tmp_path)
+    (note,) = json.loads(done.stdout)["notes"]
+    assert "voltage_decay 0 " in note and "keep 1/4096 of the voltage" in note
+    assert f"note: {note}" in done.stderr.splitlines()
+
+
+def test_a_small_file_of_a_large_dataset_is_refused(tmp_path: Path) -> None:
+    nir.write(tmp_path / "graph.nir", lif_graph())
+    with h5py.File(tmp_path / "graph.nir", "r+") as file:
+        del file["node/nodes/fc/weight"]
+        file.create_dataset("node/nodes/fc/weight", (40000, 40000), "f4", chunks=(1000, 1000), compression="gzip")
+    for command in (["import", "nir", "graph.nir"], ["inspect", "graph.nir"]):
+        assert "'graph.nir': '/node/nodes/fc/weight'" in error_of(run_cli(*command, cwd=tmp_path))
 
 
 def test_a_nir_file_that_is_no_core_is_refused_by_node(tmp_path: Path) -> None:

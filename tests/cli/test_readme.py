@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from support import ROOT
 
-from benchmarks.tables import training_table
+from benchmarks.tables import quantization_table, training_table
 
 SHORT = {"STEPS": "300", "EVAL_EPISODES": "2", "HIDDEN": "16", "CARBON": "false"}
 
@@ -53,3 +54,11 @@ def test_the_training_table_is_that_of_the_committed_results() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text(encoding="utf-8"))
     assert training_table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
     assert results["kind"] == "measured" and results["machine"]["processor"]
+
+
+def test_the_quantization_table_is_that_of_the_committed_results() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "quantization.json").read_text(encoding="utf-8"))
+    assert quantization_table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert results["kind"] == "measured"
+    policy = ROOT / "benchmarks" / "policies" / results["policy"]["file"]
+    assert hashlib.sha256(policy.read_bytes()).hexdigest() == results["policy"]["sha256"]
