@@ -7,7 +7,7 @@ DEMO := out/demo
 # Training, Lava and the tests are many small operations: one thread a process is fastest on shared cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test soak lint format bench bench-training bench-gpu double-pendulum clean
+.PHONY: help install demo test soak lint format bench bench-training bench-quantization bench-gpu double-pendulum clean
 
 help:
 	@echo "make demo     train a small policy, export it, run it on Lava, print the comparison"
@@ -15,6 +15,7 @@ help:
 	@echo "make install  .venv with everything; then: . .venv/bin/activate && spikerl --help"
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    timings of every backend and of training, as JSON in benchmarks/results"
+	@echo "make bench-quantization  what quantization costs a HalfCheetah policy, by bits and method"
 	@echo "make bench-gpu  timings of training on a CUDA GPU"
 	@echo "make soak     the longer tests"
 
@@ -58,6 +59,10 @@ bench: $(READY) bench-training
 
 bench-training: $(READY)
 	$(BIN)/python -m benchmarks.training --out benchmarks/results/training.json
+
+bench-quantization: $(READY)
+	$(BIN)/python -m benchmarks.quantization --policy benchmarks/policies/half-cheetah.nir \
+	  --out benchmarks/results/quantization.json
 
 # Needs a torch with CUDA: install it into .venv in the place of the pinned one, which has none.
 bench-gpu: $(READY)

@@ -1,6 +1,6 @@
 """What quantization costs a trained policy in return, by bits and by method; and how long it and the exports take.
 
-    python -m benchmarks.quantization --policy POLICY.nir --out benchmarks/results/quantization.json
+    make bench-quantization
 
 Every quantized policy plays the same episodes as the float policy, on `fixed`, whose spikes are Lava's. Data for
 calibration and training comes from other episodes. Time and memory are those of the installed command, alone.
