@@ -13,6 +13,7 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import (
     ALWAYS_ON_THRESHOLD_MAX,
     BIAS_NEURONS_MAX,
+    MANTISSA_BITS,
     STATE_LIMIT,
     STATE_SHIFT,
     WEIGHT_EXP_MAX,
@@ -27,7 +28,6 @@ from spikerl_deploy.loihi import (
 from spikerl_deploy.policy import SpikingLayer
 
 MIN_BITS, MAX_BITS = 2, 8
-MANTISSA_BITS = 9  # a mixed-sign 8-bit weight is a signed 9-bit mantissa without its lowest bit
 DECAY_BITS_MAX = 12
 BIAS_FINER = 4  # steps of a bias in one of a weight: biases are few, and take up what is left of rounding errors
 # largest weight on the grid, as shares of the layer's largest: finely down to an eighth, then for lone outliers

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from exporters.grid import Grid
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.integer_core import FLOAT32_INTEGERS
 from spikerl_deploy.loihi import STATE_LIMIT, STATE_SHIFT, WEIGHT_MIN, IntegerLayer, bias_columns, kept_fractions
 from training.lif import backward_through_time
 from training.surrogate import Slope
 
-FLOAT32_INTEGERS = 1 << 24  # below it, float32 sums of integers are exact in any order
 WIRE_LIMIT = 1 << 31  # synaptic input passes through 32 bits
 
 

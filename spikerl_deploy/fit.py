@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from spikerl_deploy.chips import Chip, Source, load_chips
 from spikerl_deploy.cores import RESOURCES, Core, LayerLoad, Packing, pack
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.loihi import bias_columns
+from spikerl_deploy.loihi import MANTISSA_BITS, bias_columns
 from spikerl_deploy.policy import Policy
 
 __all__ = ["Check", "FitReport", "check_fit", "load_chips"]
 
 FLOAT_BITS = 32  # a float policy's weights
 ASSUMED_BITS = 8  # width at which a float policy is counted where the chip states none
-MANTISSA_BITS = 9  # an even mantissa of b significant bits is a multiple of 2^(9 - b)
 NOT_PUBLISHED = "not checked: no published limit"
 NEURON_MODEL = "cuba-lif"  # current-based leaky integrate-and-fire that resets to zero
 # Unit of each limit, and what it is called.

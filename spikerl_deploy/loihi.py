@@ -19,6 +19,7 @@ STATE_SHIFT = 6  # synaptic input and threshold are aligned 6 bits up
 DECAY_BITS = 12
 DECAY_UNITY = 1 << DECAY_BITS
 WEIGHT_MIN, WEIGHT_MAX = -256, 254  # even mantissas of a mixed-sign 8-bit weight
+MANTISSA_BITS = 9  # such a mantissa of b significant bits is a multiple of 2^(9 - b)
 WEIGHT_EXP_MIN, WEIGHT_EXP_MAX = -8, 7
 THRESHOLD_MAX = (1 << 17) - 1
 BIAS_MANT_MAX, BIAS_EXP_MAX = 4095, 7

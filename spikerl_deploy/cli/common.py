@@ -104,3 +104,6 @@ def read_source(source: Path) -> tuple[Policy, Path]:
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
+TrainedOption = Annotated[
+    bool, typer.Option("--trained/--no-trained", help="Carry the float weights along, as comparison's baseline.")
+]

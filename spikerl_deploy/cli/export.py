@@ -12,6 +12,7 @@ from spikerl_deploy.cli.common import (
     ForceOption,
     Format,
     FormatOption,
+    TrainedOption,
     console,
     print_json,
     read_source,
@@ -50,9 +51,7 @@ def export(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="An option of the format, such as opset=17; repeatable."),
     ] = None,
-    trained: Annotated[
-        bool, typer.Option("--trained/--no-trained", help="Carry the float weights along, as comparison's baseline.")
-    ] = True,
+    trained: TrainedOption = True,
     force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Quantize and report, but write nothing.")] = False,
     output: FormatOption = Format.human,

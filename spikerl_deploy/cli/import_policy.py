@@ -39,12 +39,24 @@ def _complete_maker(incomplete: str) -> list[str]:
     return [name for name in MAKERS if name.startswith(incomplete)]
 
 
+def _positive(value: float | None) -> float | None:
+    """What a policy can hold as a threshold, a bound or a time step; the error gets the option and its value."""
+    from spikerl_deploy.policy import SCALAR_MAX, SCALAR_MIN, is_positive_scalar
+
+    if value is not None and not is_positive_scalar(value):
+        raise typer.BadParameter(f"not positive and finite, {SCALAR_MIN:.3g} to {SCALAR_MAX:.3g}")
+    return value
+
+
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Read and check, but write nothing.")]
 StepsOption = Annotated[int, typer.Option(min=1, help="T, time steps a control step.")]
 GraphArgument = Annotated[Path, typer.Argument(help="NIR file of a feed-forward spiking network.")]
 CoreOption = Annotated[Path, typer.Option("-o", "--out", help="Output file.")]
 DtOption = Annotated[
-    float | None, typer.Option(help="Seconds a time step; by default what the file states, else what its maker takes.")
+    float | None,
+    typer.Option(
+        help="Seconds a time step; by default what the file states, else what its maker takes.", callback=_positive
+    ),
 ]
 
 
@@ -60,10 +72,12 @@ def import_popsan(
     time_steps: StepsOption = 5,
     current_decay: Annotated[float, typer.Option(help="Share of the current kept each time step.")] = 0.5,
     voltage_decay: Annotated[float, typer.Option(help="Share of the voltage kept each time step.")] = 0.75,
-    v_threshold: Annotated[float, typer.Option(help="Firing threshold.")] = 0.5,
-    encoder_threshold: Annotated[float, typer.Option(help="Threshold of the encoder's regular coding.")] = 0.999,
+    v_threshold: Annotated[float, typer.Option(help="Firing threshold.", callback=_positive)] = 0.5,
+    encoder_threshold: Annotated[
+        float, typer.Option(help="Threshold of the encoder's regular coding.", callback=_positive)
+    ] = 0.999,
     coding: Annotated[Coding, typer.Option(help="How the encoder makes spikes.")] = Coding.regular,
-    clip: Annotated[float, typer.Option(help="Bound of the normalised observation.")] = 3.0,
+    clip: Annotated[float, typer.Option(help="Bound of the normalised observation.", callback=_positive)] = 3.0,
     epsilon: Annotated[
         float | None, typer.Option(help="Added to the variance; by default float32's 1.19e-7, as PopSAN adds.")
     ] = None,

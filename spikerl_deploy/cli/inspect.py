@@ -29,6 +29,7 @@ def inspect(
         "coding": policy.encoder.coding if policy.encoder is not None else None,
         "bits": policy.bits,
         "carries_trained_weights": policy.trained is not None,
+        "encoder_quantized": policy.trained_encoder is not None,
         "closed_loop": policy.closed_loop_ready,
         "layers": [
             {
@@ -49,6 +50,8 @@ def inspect(
     kind = f"{policy.bits}-bit integers" if policy.bits else "float32"
     if policy.trained is not None:
         kind += ", with its trained float weights"
+    if policy.trained_encoder is not None:
+        kind += ", encoder on a grid"
     out.print(f"{origin}: {'-'.join(map(str, policy.sizes))}, {kind}", soft_wrap=True)
     out.print(f"environment {policy.env_id or 'none (a core alone)'}, T {policy.time_steps}, dt {policy.dt:g} s")
     out.print(f"sha256 {document['sha256']}")

@@ -12,6 +12,7 @@ from spikerl_deploy.cli.common import (
     ForceOption,
     Format,
     FormatOption,
+    TrainedOption,
     complete_environment,
     console,
     print_json,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from spikerl_deploy.policy import Policy
 
 DEFAULT_STEPS = 10_000
+FEW_STEPS = 1_000
 HELD_OUT = 10  # one in so many recorded control steps more is kept aside to choose the best integers by
 DATA_HINT = "an .npz file with an array 'observations' [N, obs_dim], or 'spikes' [N, T, n_in] for a core alone"
 
@@ -56,9 +58,7 @@ def quantize(
         int | None, typer.Option(help="Bits of the encoder's centres and widths, 2 to 16; else they stay float32.")
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Policy file that is written.")] = Path("policy.nir"),
-    trained: Annotated[
-        bool, typer.Option("--trained/--no-trained", help="Carry the float weights along, as comparison's baseline.")
-    ] = True,
+    trained: TrainedOption = True,
     force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Quantize and report, but write nothing.")] = False,
     output: FormatOption = Format.human,
@@ -88,6 +88,8 @@ def quantize(
     else:
         recorded = _record(base, env, steps, seed)
         held_out = _record(base, env, max(steps // HELD_OUT, 1), _far(seed, steps)) if qat_steps else recorded[:0]
+    if len(recorded) < FEW_STEPS:
+        say(f"{len(recorded)} control steps are few to calibrate on; some thousands are better")
     result, reports = calibrate(base, recorded, bits, decay_bits, encoder_bits, say)
     document: dict[str, Any] = {
         "schema": "spikerl.quantize/1",
