@@ -59,8 +59,8 @@ def quantization_table(document: dict[str, Any]) -> str:
     slowest = max(document["export"].items(), key=lambda item: item[1]["seconds"])
     lines += [
         "",
-        f"Of the float policy's {baseline:,.0f}, over seeds {episodes[0]} to {episodes[-1]}, on `fixed`. Calibration on "
-        f"{cost['control_steps']:,} control steps takes {cost['cpu_seconds']:.1f} s of one core",
+        f"Of the float policy's {baseline:,.0f}, over seeds {episodes[0]} to {episodes[-1]}, on `fixed`. Calibration "
+        f"on {cost['control_steps']:,} control steps takes {cost['cpu_seconds']:.1f} s of one core",
         f"and {cost['peak_memory_mb']:.0f} MB, the command's start included; the slowest export, "
         f"`{slowest[0]}`, {slowest[1]['seconds']:.2f} s.",
     ]

@@ -29,6 +29,6 @@ def record_observations(backend: Backend, policy: Policy, env_id: str, steps: in
             assert played.observations is not None
             parts.append(played.observations)
             seed += PARALLEL
-    rows: NDArray[np.float64] = np.concatenate(parts)
-    rows = rows[np.linspace(0, len(rows) - 1, steps).astype(int)]
-    return rows
+    rows = np.concatenate(parts)
+    spaced: NDArray[np.float64] = rows[np.linspace(0, len(rows) - 1, steps).astype(int)]
+    return spaced

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.nir_chain import chain_nodes
-from spikerl_deploy.policy import SpikingLayer
+from spikerl_deploy.policy import SpikingLayer, is_positive_scalar
 
 RELATIVE_TOLERANCE = 1e-6  # float32 rounding of the time constants
 DECAY_NOISE = 2e-7  # what that rounding can do to a decay
@@ -48,8 +48,8 @@ def layers_to_nodes(layers: Sequence[SpikingLayer], dt: float) -> dict[str, nir.
 
 
 def stored_threshold(v_threshold: float) -> float:
-    """The threshold that a NIR node holds: the next float32 above."""
-    return float(np.nextafter(np.float32(v_threshold), np.float32(np.inf)))
+    """The threshold that a NIR node holds: the next float32 above; float32's largest itself."""
+    return float(np.nextafter(np.float32(v_threshold), np.finfo(np.float32).max))
 
 
 def chain_edges(nodes: dict[str, nir.NIRNode]) -> list[tuple[str, str]]:
@@ -58,6 +58,7 @@ def chain_edges(nodes: dict[str, nir.NIRNode]) -> list[tuple[str, str]]:
     return list(itertools.pairwise(names))
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what overflows is refused as what it then is
 def layers_from_graph(graph: nir.NIRGraph, dt: float, fires_at_threshold: bool = False) -> tuple[SpikingLayer, ...]:
     """Layers of a graph Input -> (Affine | Linear -> CubaLIF | LIF)* -> Output at time step dt (seconds).
 
@@ -153,8 +154,9 @@ def _layer(
     if leak.any():
         synapses = replace(synapses, bias=synapses.bias + leak)
     thresholds = values("v_threshold")
-    if not (thresholds > 0).all():
-        raise SpikerlError(f"NIR node '{name}' has v_threshold {thresholds.min():g}, a core's is positive")
+    for extreme in (thresholds.min(), thresholds.max()):
+        if not is_positive_scalar(extreme):
+            raise SpikerlError(f"NIR node '{name}' has v_threshold {extreme:g}, a core's is positive and a float32")
     synapses = synapses.scaled(thresholds.max() / thresholds)
     threshold = np.float32(thresholds.max())
     if fires_at_threshold:

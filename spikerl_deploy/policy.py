@@ -16,6 +16,18 @@ Float = NDArray[np.float32]
 Coding = Literal["regular", "poisson"]
 CODINGS: tuple[Coding, ...] = ("regular", "poisson")
 DEFAULT_DT = 1e-4  # seconds a time step; the value that snnTorch's NIR reader assumes
+# Positive numbers that every runtime holds as a normal float32.
+SCALAR_MIN, SCALAR_MAX = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+
+
+def is_positive_scalar(value: float) -> bool:
+    """Whether a threshold, bound or time step stays positive, normal and finite in float32."""
+    return bool(SCALAR_MIN <= value <= SCALAR_MAX)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not is_positive_scalar(value):
+        raise SpikerlError(f"policy: {name} {value} must be positive and finite: {SCALAR_MIN:.3g} to {SCALAR_MAX:.3g}")
 
 
 def _array(name: str, value: object, shape: tuple[int, ...] | None = None, ndim: int | None = None) -> Float:
@@ -36,7 +48,7 @@ class Normalization:
 
     Attributes:
         mean, std: [obs_dim], in the units of the observation; std > 0.
-        clip: bound of the normalised observation, in standard deviations.
+        clip: bound of the normalised observation, in standard deviations; finite, as JSON, C and ONNX write it.
     """
 
     mean: Float
@@ -46,8 +58,9 @@ class Normalization:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", _array("normalisation mean", self.mean, ndim=1))
         object.__setattr__(self, "std", _array("normalisation std", self.std, self.mean.shape))
-        if not (self.std > 0).all() or not self.clip > 0:
-            raise SpikerlError("policy: normalisation std and clip must be positive")
+        if not (self.std > 0).all():
+            raise SpikerlError("policy: normalisation std must be positive")
+        _check_positive("normalisation clip", self.clip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +85,7 @@ class PopulationEncoder:
             raise SpikerlError("policy: encoder std must be positive")
         if self.coding not in CODINGS:
             raise SpikerlError(f"policy: encoder coding '{self.coding}' is not one of {', '.join(CODINGS)}")
-        if not self.threshold > 0:
-            raise SpikerlError(f"policy: encoder threshold {self.threshold} must be positive")
+        _check_positive("encoder threshold", self.threshold)
 
     @property
     def obs_dim(self) -> int:
@@ -105,8 +117,7 @@ class SpikingLayer:
         for name in ("current_decay", "voltage_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise SpikerlError(f"policy: {name} {getattr(self, name)} is not in [0, 1)")
-        if not self.v_threshold > 0:
-            raise SpikerlError(f"policy: v_threshold {self.v_threshold} must be positive")
+        _check_positive("v_threshold", self.v_threshold)
 
     @property
     def n_in(self) -> int:
@@ -175,8 +186,12 @@ class Policy:
     def __post_init__(self) -> None:
         if not self.layers:
             raise SpikerlError("policy: the core has no layers")
-        if self.time_steps < 1 or not self.dt > 0:
-            raise SpikerlError(f"policy: time_steps {self.time_steps} and dt {self.dt} must be positive")
+        if self.time_steps < 1:
+            raise SpikerlError(f"policy: time_steps {self.time_steps} must be positive")
+        _check_positive("dt", self.dt)
+        for layer in self.layers:  # a NIR node holds dt / (1 - decay), in float32
+            slowest = max(layer.current_decay, layer.voltage_decay)
+            _check_positive(f"dt {self.dt} / (1 - decay {slowest}) =", self.dt / (1.0 - slowest))
         _check_chain("layer", [layer.weight.shape for layer in self.layers])
         shapes = [layer.weight.shape for layer in self.layers]
         for name, other in (("integers", self.integers), ("trained", self.trained)):

@@ -18,6 +18,7 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import atomic_path
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.nir_core import chain_edges, layers_from_graph, layers_to_nodes, stored_threshold
+from spikerl_deploy.nir_file import READ_ERRORS, one_line, read_graph
 from spikerl_deploy.policy import (
     DEFAULT_DT,
     Normalization,
@@ -25,6 +26,7 @@ from spikerl_deploy.policy import (
     PopulationDecoder,
     PopulationEncoder,
     SpikingLayer,
+    is_positive_scalar,
 )
 
 Part = TypeVar("Part")
@@ -37,8 +39,6 @@ _NORMALIZATION = ("mean", "std", "clip")
 _ENCODER = ("mean", "std", "coding", "threshold")
 _DECODER = ("weight", "bias", "action_low", "action_high")
 _INTEGER_SCALARS = ("weight_exp", "du", "dv", "vth", "scale")
-# What reading a file that is broken, foreign or hostile can raise, from h5py, nir's own checks and ours.
-_READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, IndexError, RuntimeError)
 
 
 def policy_to_graph(policy: Policy) -> nir.NIRGraph:
@@ -71,14 +71,7 @@ def load_policy(path: Path, dt: float = DEFAULT_DT) -> Policy:
     """
     if not path.is_file():
         raise SpikerlError(f"no policy file at '{path}'", EXPORT_HINT)
-    try:
-        graph = nir.read(path)
-    except _READ_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SpikerlError(f"'{path}' is not a NIR file that can be read: {reason}", EXPORT_HINT) from error
-    if not isinstance(graph, nir.NIRGraph):
-        raise SpikerlError(f"'{path}' holds a {type(graph).__name__}, a NIR graph was expected", EXPORT_HINT)
-    return policy_from_graph(graph, str(path), dt)
+    return policy_from_graph(read_graph(path, EXPORT_HINT), str(path), dt)
 
 
 def policy_from_graph(graph: nir.NIRGraph, name: str, dt: float = DEFAULT_DT) -> Policy:
@@ -87,15 +80,15 @@ def policy_from_graph(graph: nir.NIRGraph, name: str, dt: float = DEFAULT_DT) ->
         return _from_graph(graph, dt)
     except SpikerlError as error:
         raise SpikerlError(f"'{name}': {error.message}", error.hint or EXPORT_HINT) from error
-    except _READ_ERRORS as error:
-        raise SpikerlError(f"'{name}' has broken metadata: {' '.join(str(error).split())}", EXPORT_HINT) from error
+    except READ_ERRORS as error:
+        raise SpikerlError(f"'{name}' has broken metadata: {one_line(error)}", EXPORT_HINT) from error
 
 
 def _from_graph(graph: nir.NIRGraph, dt: float) -> Policy:
     metadata = graph.metadata
     if "spikerl.format" not in metadata:
         dt = float(metadata.get("dt", dt))
-        if not (np.isfinite(dt) and dt > 0):
+        if not is_positive_scalar(dt):
             raise SpikerlError(f"dt {dt} s is not a positive time step")
         return Policy(layers=layers_from_graph(graph, dt), dt=dt)
     if metadata["spikerl.format"] != FORMAT:

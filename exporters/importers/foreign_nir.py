@@ -5,21 +5,20 @@ docs/import.md has the table of these conventions, with the versions in which th
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import nir
 import numpy as np
 
+from exporters.importers.decay_notes import decay_notes
 from spikerl_deploy.errors import SpikerlError, unknown
 from spikerl_deploy.nir_chain import chain_nodes
 from spikerl_deploy.nir_core import RELATIVE_TOLERANCE, layers_from_graph
-from spikerl_deploy.policy import Policy
+from spikerl_deploy.nir_file import READ_ERRORS, one_line, read_graph
+from spikerl_deploy.policy import Policy, is_positive_scalar
 
 HINT = "give a .nir file of a feed-forward spiking network"
-# What reading a file that is broken, foreign or hostile can raise, from h5py, nir's own checks and ours.
-_READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, IndexError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -74,30 +73,26 @@ def import_nir(
     stated = dt if dt is not None else graph.metadata.get("dt", maker.dt)
     try:
         step = float(stated)
-        if not (math.isfinite(step) and step > 0):
+        if not is_positive_scalar(step):
             raise SpikerlError(f"dt {step} s is not a positive time step", "give --dt in seconds")
         notes = [maker.note] if maker.note else []
         notes += _apply(maker, graph, step)
         layers = layers_from_graph(graph, step, maker.fires_at_threshold)
+        policy = Policy(layers=layers, time_steps=time_steps, dt=step)
     except SpikerlError as error:
         raise SpikerlError(f"'{path}': {error.message}", error.hint or "docs/import.md lists what is read") from error
-    except _READ_ERRORS as error:
-        raise SpikerlError(f"'{path}' has broken nodes or metadata: {_one_line(error)}", HINT) from error
-    return Policy(layers=layers, time_steps=time_steps, dt=step), tuple(notes)
+    except READ_ERRORS as error:
+        raise SpikerlError(f"'{path}' has broken nodes or metadata: {one_line(error)}", HINT) from error
+    return policy, (*notes, *decay_notes(layers))
 
 
 def _read(path: Path) -> nir.NIRGraph:
     if not path.is_file():
         raise SpikerlError(f"no NIR file at '{path}'", HINT)
-    try:
-        graph = nir.read(path)
-    except _READ_ERRORS as error:
-        raise SpikerlError(f"'{path}' is not a NIR file that can be read: {_one_line(error)}", HINT) from error
-    if not isinstance(graph, nir.NIRGraph):
-        raise SpikerlError(f"'{path}' holds a {type(graph).__name__}, a NIR graph was expected", HINT)
-    return graph
+    return read_graph(path, HINT)
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # such gains fit no core and are refused later
 def _apply(maker: Maker, graph: nir.NIRGraph, dt: float) -> list[str]:
     """Bring the neurons to NIR's meaning, and notes on what was found."""
     notes, unscaled = [], []
@@ -140,7 +135,3 @@ def _unscale(name: str, node: nir.CubaLIF | nir.LIF, dt: float) -> bool:
     if isinstance(node, nir.CubaLIF):
         node.w_in = node.tau_syn / dt  # Norse's LIFCell adds its input to the current undivided
     return True
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

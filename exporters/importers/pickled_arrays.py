@@ -20,6 +20,7 @@ from spikerl_deploy.errors import SpikerlError
 BYTES_MAX = 1 << 20  # statistics of 65,536 observations in float64; a larger file holds something else
 HINT = "give the [mean, var] list of float arrays that training wrote, or --unnormalised without it"
 DIMENSIONS_MAX = 8
+TEXT_MAX = 100  # characters of a name, a dtype or a byte order
 _ITEM_BYTES = {"f4": 4, "f8": 8}
 _RECONSTRUCT, _SCALAR = "numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar"
 _FROM_BUFFER, _NDARRAY, _DTYPE = "numpy.core.numeric._frombuffer", "numpy.ndarray", "numpy.dtype"
@@ -33,7 +34,7 @@ _VALUES = {
 _CONSTANTS = {"NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _PUTS, _GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
-_BROKEN = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError)
+_BROKEN = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
 class _Refused(Exception):
@@ -63,7 +64,10 @@ class _Array:
 
 
 def read_vectors(path: Path) -> list[NDArray[np.float64]]:
-    """The one-dimensional float arrays, or lists of floats, of which a pickled list or tuple consists.
+    """The two one-dimensional float arrays, or lists of floats, of which a pickled list or tuple consists.
+
+    Two, since a pickle may name one object any number of times. A vector of them is no larger than the file: an
+    array's bytes lie in it, and each number of a list took an opcode and its argument.
 
     Raises:
         SpikerlError: the file is missing, too large, truncated, or holds anything else; nothing in it has run.
@@ -79,6 +83,8 @@ def read_vectors(path: Path) -> list[NDArray[np.float64]]:
         root = _run(data)
         if not isinstance(root, list | tuple):
             raise _Refused(f"holds a {_kind(root)}, a list of arrays was expected")
+        if len(root) != 2:
+            raise _Refused(f"holds {len(root)} arrays, mean and variance were expected")
         return [_vector(item) for item in root]
     except _Refused as error:
         raise SpikerlError(f"'{path}' {error}", HINT) from error
@@ -183,11 +189,11 @@ def _build(target: Any, state: Any) -> None:
 
 def _vector(item: Any) -> NDArray[np.float64]:
     if isinstance(item, list | tuple):
-        numbers = [_array(number) if isinstance(number, _Array) else number for number in item]
-        wrong = [n for n in numbers if type(n) not in (int, float) and getattr(n, "shape", None) != ()]
+        # shapes first: converting an array copies its text, and the list may hold one array many times
+        wrong = [n for n in item if type(n) not in (int, float) and not (isinstance(n, _Array) and n.shape == ())]
         if wrong:
             raise _Refused(f"holds a list with a {_kind(wrong[0])} in it, numbers were expected")
-        return np.array(numbers, dtype=np.float64)
+        return np.array([_array(n) if isinstance(n, _Array) else n for n in item], dtype=np.float64)
     if not isinstance(item, _Array):
         raise _Refused(f"holds a {_kind(item)}, a float array was expected")
     array = _array(item)
@@ -214,6 +220,8 @@ def _array(item: _Array) -> NDArray[Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str | bytes):
         raise _Refused(f"holds a {_kind(value)} where a name was expected")
+    if len(value) > TEXT_MAX:  # decoding copies it, and the pickle may name it many times
+        raise _Refused(f"holds a name of {len(value)} characters")
     return value.decode("ascii") if isinstance(value, bytes) else value
 
 

@@ -6,12 +6,15 @@ published TD3 and DDPG actors, which SpikeRL's actor shares.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from exporters.importers.decay_notes import decay_notes
 from exporters.importers.pickled_arrays import read_vectors
 from exporters.importers.torch_tensors import read_state_dict
 from spikerl_deploy.environments import EnvironmentSpec
@@ -29,6 +32,7 @@ from spikerl_deploy.policy import (
 WRAPPERS = ("state_dict", "model_state_dict", "actor")
 PARALLEL_PREFIX = "module."  # of DistributedDataParallel
 VARIANCE_EPSILON = float(np.finfo(np.float32).eps)  # PopSAN adds it to the variance before the root
+ACTOR_HINT = "an actor of PopSAN or SpikeRL is expected, as docs/import.md describes it"
 CONSTANTS_HINT = "leave the option out for PopSAN's own value: spikerl import popsan --help"
 _HIDDEN = re.compile(r"snn\.hidden_layers\.(\d+)\.(?:weight|bias)")
 _NDIM = {"encoder.mean": 3, "encoder.std": 3, "decoder.decoder.weight": 3, "weight": 2, "bias": 1}
@@ -72,9 +76,9 @@ def import_popsan(
         SpikerlError: a file cannot be read, a key is missing, unknown or misshapen, or the environment has other sizes.
     """
     constants = constants or PopsanConstants()
-    state = _checked(model, read_state_dict(model, WRAPPERS, PARALLEL_PREFIX))
+    state = read_state_dict(model, WRAPPERS, PARALLEL_PREFIX, lambda keys: _check_keys(model, keys))
+    _check_shapes(model, state)
     _check_sizes(state, env_id, spec)
-    normalization = _normalization(stats, spec.obs_dim, constants) if stats is not None else None
     std = np.abs(state["encoder.std"][0])  # the equation squares it
     if not std.all():
         raise SpikerlError(f"'{model}': 'encoder.std' holds a zero", "import another checkpoint")
@@ -86,45 +90,49 @@ def import_popsan(
                 SpikingLayer(state[f"{name}.weight"], state[f"{name}.bias"], *neuron) for name in _layer_names(state)
             ),
             time_steps=constants.time_steps,
-            normalization=normalization,
+            normalization=_normalization(stats, spec.obs_dim, constants) if stats is not None else None,
             encoder=PopulationEncoder(state["encoder.mean"][0], std, constants.coding, constants.encoder_threshold),
             decoder=PopulationDecoder(*decoder, spec.action_low, spec.action_high),
             env_id=env_id,
         )
-    except SpikerlError as error:  # the files were checked: it is one of the constants
+    except SpikerlError as error:  # without a hint it is one of the constants: the files were checked
         raise SpikerlError(error.message, error.hint or CONSTANTS_HINT) from error
-    return policy, _notes(env_id, spec)
+    return policy, (*_notes(env_id, spec), *decay_notes(policy.layers))
 
 
-def _layer_names(state: dict[str, Float]) -> list[str]:
-    count = len({found[1] for key in state if (found := _HIDDEN.fullmatch(key))})
+def _layer_names(keys: Iterable[str]) -> list[str]:
+    count = len({found[1] for key in keys if (found := _HIDDEN.fullmatch(key))})
     return [f"snn.hidden_layers.{index}" for index in range(max(count, 1))] + ["snn.out_pop_layer"]
 
 
-def _checked(model: Path, state: dict[str, Float]) -> dict[str, Float]:
-    """The state, if it has the keys of PopSAN's actor, no others, and shapes that fit each other."""
-    hint = "an actor of PopSAN or SpikeRL is expected, as docs/import.md describes it"
-    layers = _layer_names(state)
-    expected = ["encoder.mean", "encoder.std"]
-    expected += [f"{name}.{part}" for name in (*layers, "decoder.decoder") for part in ("weight", "bias")]
-    for what, keys in (("lacks", set(expected) - set(state)), ("has the unknown", set(state) - set(expected))):
-        if keys:
-            names = ", ".join(f"'{key[:80]}'" for key in sorted(keys)[:8]) + (", ..." if len(keys) > 8 else "")
-            raise SpikerlError(f"'{model}' {what} {'key' if len(keys) == 1 else 'keys'} {names}", hint)
+def _check_keys(model: Path, keys: Set[str]) -> None:
+    """The keys must be those of PopSAN's actor, and no others."""
+    expected = {"encoder.mean", "encoder.std"}
+    expected |= {f"{name}.{part}" for name in (*_layer_names(keys), "decoder.decoder") for part in ("weight", "bias")}
+    for what, some in (("lacks", expected - keys), ("has the unknown", keys - expected)):
+        if some:
+            names = ", ".join(f"'{key[:80]}'" for key in sorted(some)[:8]) + (", ..." if len(some) > 8 else "")
+            raise SpikerlError(f"'{model}' {what} {'key' if len(some) == 1 else 'keys'} {names}", ACTOR_HINT)
+
+
+def _check_shapes(model: Path, state: dict[str, Float]) -> None:
+    """The shapes must fit each other."""
 
     def check(key: str, shape: tuple[int, ...], because: str) -> None:
         if state[key].shape != shape:
-            raise SpikerlError(f"'{model}': '{key}' has shape {state[key].shape}, expected {shape} {because}", hint)
+            raise SpikerlError(
+                f"'{model}': '{key}' has shape {state[key].shape}, expected {shape} {because}", ACTOR_HINT
+            )
 
-    for key in expected:
+    for key, array in state.items():
         ndim = _NDIM.get(key) or _NDIM[key.rsplit(".", 1)[1]]
-        if state[key].ndim != ndim or not state[key].size:
-            raise SpikerlError(f"'{model}': '{key}' has shape {state[key].shape}, {ndim} dimensions expected", hint)
+        if array.ndim != ndim or not array.size:
+            raise SpikerlError(f"'{model}': '{key}' has shape {array.shape}, {ndim} dimensions expected", ACTOR_HINT)
     _, obs_dim, population = state["encoder.mean"].shape
     check("encoder.mean", (1, obs_dim, population), "[1, observations, population]")
     check("encoder.std", state["encoder.mean"].shape, "as encoder.mean")
     n_in = obs_dim * population
-    for name in layers:
+    for name in _layer_names(state):
         n_out = state[f"{name}.weight"].shape[0]
         check(f"{name}.weight", (n_out, n_in), f"[neurons, {n_in} inputs]")
         check(f"{name}.bias", (n_out,), "as its weight")
@@ -134,9 +142,8 @@ def _checked(model: Path, state: dict[str, Float]) -> dict[str, Float]:
     check("decoder.decoder.bias", (act_dim,), "as its weight")
     if act_dim * population != n_in:
         raise SpikerlError(
-            f"'{model}': the decoder reads {act_dim} x {population} neurons, 'snn.out_pop_layer' has {n_in}", hint
+            f"'{model}': the decoder reads {act_dim} x {population} neurons, 'snn.out_pop_layer' has {n_in}", ACTOR_HINT
         )
-    return state
 
 
 def _check_sizes(state: dict[str, Float], env_id: str, spec: EnvironmentSpec) -> None:
@@ -154,23 +161,18 @@ def _check_sizes(state: dict[str, Float], env_id: str, spec: EnvironmentSpec) ->
 
 def _normalization(stats: Path, obs_dim: int, constants: PopsanConstants) -> Normalization:
     """(o - mean) / sqrt(var + epsilon), clipped."""
-    vectors = read_vectors(stats)
+    mean, variance = read_vectors(stats)
     hint = "give the [mean, var] file of the same run"
-    if len(vectors) != 2:
-        raise SpikerlError(f"'{stats}' holds {len(vectors)} arrays, mean and variance were expected", hint)
-    for name, values in zip(("mean", "variance"), vectors, strict=True):
+    for name, values in (("mean", mean), ("variance", variance)):
         if values.size != obs_dim:
             raise SpikerlError(f"'{stats}': the {name} has {values.size} values for {obs_dim} observations", hint)
         if not (np.abs(values) <= np.finfo(np.float32).max).all():
             raise SpikerlError(f"'{stats}': the {name} holds values that are not finite in float32", hint)
-    mean, variance = vectors
-    if not constants.epsilon >= 0:
-        raise SpikerlError(f"epsilon {constants.epsilon} must not be negative", CONSTANTS_HINT)
+    if not (constants.epsilon >= 0 and math.isfinite(constants.epsilon)):
+        raise SpikerlError(f"epsilon {constants.epsilon} must not be negative, and finite", CONSTANTS_HINT)
     if not (variance >= 0).all() or not (variance + constants.epsilon > 0).all():
         index = int(np.argmin(variance))
         raise SpikerlError(f"'{stats}': the variance of observation {index} is {variance[index]}, not positive", hint)
-    if not constants.clip > 0:
-        raise SpikerlError(f"clip {constants.clip} must be positive", CONSTANTS_HINT)
     std = np.sqrt(variance + constants.epsilon).astype(np.float32)
     return Normalization(mean.astype(np.float32), std, constants.clip)
 

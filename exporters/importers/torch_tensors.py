@@ -6,14 +6,17 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spikerl_deploy.errors import SpikerlError
+
+if TYPE_CHECKING:
+    import torch
 
 BYTES_MAX = 1 << 28  # a policy of 4096-4096 neurons has a quarter of it
 HINT = "give the .pt file that torch.save(actor.state_dict(), ...) wrote"
@@ -24,15 +27,19 @@ _READ_ERRORS = (
 )
 
 
-def read_state_dict(path: Path, wrappers: Sequence[str], prefix: str) -> dict[str, NDArray[np.float32]]:
+def read_state_dict(
+    path: Path, wrappers: Sequence[str], prefix: str, check_keys: Callable[[Set[str]], None]
+) -> dict[str, NDArray[np.float32]]:
     """Tensors of a state dict by key, in float32.
 
     Args:
         wrappers: keys under one of which the state dict may lie.
         prefix: taken off the keys where all of them carry it.
+        check_keys: called with the keys before any tensor is looked at; raises where they are not the expected ones.
 
     Raises:
-        SpikerlError: no such file, not a state dict, or a tensor that is sparse, not floating or not finite.
+        SpikerlError: no such file, not a state dict, a tensor that is sparse, not floating or not finite, or tensors
+            that repeat their elements or share them.
     """
     document = _load(path)
     inner = [key for key in wrappers if isinstance(document.get(key), dict)]
@@ -43,8 +50,15 @@ def read_state_dict(path: Path, wrappers: Sequence[str], prefix: str) -> dict[st
         raise SpikerlError(f"'{path}' holds no tensors by name", HINT)
     if all(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    size = path.stat().st_size
-    return {key: _array(f"'{path}': '{key}'", value, size) for key, value in state.items()}
+    check_keys(state.keys())
+    left = path.stat().st_size
+    for key, value in state.items():
+        name = f"'{path}': '{key}'"
+        _check_tensor(name, value)
+        left -= value.numel() * value.element_size()
+        if left < 0:  # a view that repeats its elements, or tensors that share them
+            raise SpikerlError(f"{name} and those before it have more elements than the file holds", HINT)
+    return {key: _array(f"'{path}': '{key}'", value) for key, value in state.items()}
 
 
 def _load(path: Path) -> dict[Any, Any]:
@@ -73,18 +87,20 @@ def _load(path: Path) -> dict[Any, Any]:
     return document
 
 
-def _array(name: str, value: Any, file_size: int) -> NDArray[np.float32]:
+def _check_tensor(name: str, value: Any) -> None:
     import torch
 
     if not isinstance(value, torch.Tensor):
         raise SpikerlError(f"{name} is a {type(value).__name__}, a tensor was expected", HINT)
-    if value.layout is not torch.strided or not value.is_floating_point() or value.is_meta:
+    precisions = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    if value.layout is not torch.strided or value.dtype not in precisions or value.is_meta:
         raise SpikerlError(
             f"{name} is a {value.dtype} tensor in {value.layout} layout, dense floats were expected", HINT
         )
-    if value.numel() * value.element_size() > file_size:  # a view that repeats its elements
-        raise SpikerlError(f"{name} has {value.numel()} elements, more than its file holds", HINT)
-    array: NDArray[np.float32] = value.detach().to(torch.float32).numpy()
+
+
+def _array(name: str, tensor: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().float().resolve_neg().numpy()
     if not np.isfinite(array).all():
         raise SpikerlError(f"{name} holds values that are not finite", "training diverged; import another checkpoint")
     return array

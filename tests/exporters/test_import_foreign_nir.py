@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from exporters.quantize import quantize
 from simulators.fixed import FixedBackend
 from simulators.torch_backend import TorchBackend
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.float_core import run_floats
 from spikerl_deploy.nir_core import layers_from_graph
 from spikerl_deploy.policy import Policy
 from spikerl_deploy.policy_file import load_policy, save_policy
@@ -330,6 +332,7 @@ AFFINE = nir.Affine(*FIRST)
 PER_NEURON = np.linspace(2e-4, 8e-4, 24)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
@@ -339,6 +342,12 @@ PER_NEURON = np.linspace(2e-4, 8e-4, 24)
         ([AFFINE, cuba(24, tau_syn=PER_NEURON)], "'n1' has tau_syn that is not one finite value"),
         ([AFFINE, lif(24, tau=np.full(24, 5e-5))], "'n1' has tau 5e-05 s, a time constant below dt = 0.0001 s"),
         ([AFFINE, lif(24, v_threshold=np.zeros(24))], "'n1' has v_threshold 0, a core's is positive"),
+        (
+            [AFFINE, lif(24, v_threshold=np.geomspace(1, 1e300, 24))],
+            r"'n1' has v_threshold 1e\+300, a core's is positive and a f",
+        ),
+        ([AFFINE, lif(24, v_threshold=np.geomspace(1e-60, 1, 24))], "'n1' has v_threshold 1e-60, a core's is positive"),
+        ([AFFINE, lif(24, r=np.full(24, 1e300))], "'n0', 'n1': policy: weight holds values that are not finite"),
         ([AFFINE, lif(24, v_threshold=np.full(24, np.nan))], "'n1' has v_threshold that is not 24 finite values"),
         ([AFFINE, lif(24, r=np.full(24, np.inf))], "'n1' has r that is not 24 finite values"),
         ([AFFINE, lif(20)], "'n1' has v_reset that is not 24 finite values"),
@@ -411,6 +420,69 @@ def test_missing_foreign_and_policy_files_are_refused(tmp_path: Path) -> None:
         import_nir(path)
     with pytest.raises(SpikerlError, match="unknown maker of NIR files 'rockpool'; there is: nir, norse, snntorch"):
         import_nir(path, "rockpool")
-    for dt in (0.0, -1.0, float("nan")):
+    for dt in (0.0, -1.0, float("nan"), float("inf"), 1e-60, 1e300):
         with pytest.raises(SpikerlError, match="is not a positive time step"):
             import_nir(written(tmp_path, chain(AFFINE, lif(24), outputs=24)), dt=dt)
+
+
+def test_a_dt_whose_time_constants_no_file_can_hold_is_refused_with_a_hint(tmp_path: Path) -> None:
+    path = written(tmp_path, chain(AFFINE, lif(24, tau=np.full(24, 4e38)), outputs=24))
+    with pytest.raises(
+        SpikerlError, match=r"graph\.nir': policy: dt 1e\+38 / .* must be positive and finite"
+    ) as caught:
+        import_nir(path, dt=1e38)
+    assert caught.value.hint
+
+
+def test_a_file_that_would_grow_or_reads_another_is_refused_by_dataset(tmp_path: Path) -> None:
+    path = written(tmp_path, chain(AFFINE, lif(24), outputs=24))
+    with h5py.File(path, "r+") as file:
+        del file["node/nodes/n0/weight"]
+        file.create_dataset("node/nodes/n0/weight", (10**6, 10**6), "f4", chunks=(100, 100), compression="gzip")
+    with pytest.raises(SpikerlError, match=r"graph\.nir': '/node/nodes/n0/weight' .* unpack to 1000000\d* values"):
+        import_nir(path)
+    with h5py.File(path, "r+") as file:
+        del file["node/nodes/n0/weight"]
+        file["node/nodes/n0/weight"] = h5py.ExternalLink("other.h5", "/data")
+    with pytest.raises(SpikerlError, match="'/node/nodes/n0/weight' is a link to elsewhere") as caught:
+        import_nir(path)
+    assert caught.value.hint == "give a .nir file of a feed-forward spiking network"
+
+
+# Decays without a code: what the note says is what the integers do
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.0001, 0.00013, 0.0002, 1 / 4096, 0.3, 0.75, 4095 / 4096, 0.9999])
+def test_a_decay_is_noted_where_the_integers_keep_another_share(tmp_path: Path, decay: float) -> None:
+    gain = np.full(24, 1 / (1 - decay))
+    nodes = [AFFINE, cuba(24, tau_syn=1e-4 * gain, tau_mem=1e-4 * gain, r=gain, w_in=gain)]
+    policy, notes = import_nir(written(tmp_path, chain(*nodes, outputs=24)))
+    (integer,) = quantize(policy, 8)[0].integers or ()
+    kept = {"current": 4096 - integer.du - 1, "voltage": 4096 - integer.dv}
+    expected = [name for name, share in kept.items() if abs(share / 4096 - decay) > 1 / 8192]
+    assert [note.split("_decay")[0] for note in notes] == expected
+    for name, note in zip(expected, notes, strict=True):
+        assert f"{name}_decay {decay:g} " in note and f"keep {kept[name]}/4096 of the {name}" in note
+    assert expected == {0.0: ["voltage"], 0.0001: ["voltage"], 0.9999: ["current", "voltage"]}.get(decay, [])
+
+
+def test_integers_without_voltage_decay_keep_a_4096th_of_the_inhibition(tmp_path: Path) -> None:
+    """100 inhibitory spikes, then 1.0 against a threshold of 0.99: only what is left of -100 can keep it silent."""
+    weight = np.concatenate([np.full((1, 100), -1.0), [[1.0]]], axis=1)
+    neuron = lif(1, tau=np.array([1e-4]), r=np.array([1.0]), v_threshold=np.array([0.99]))
+    path = written(tmp_path, chain(nir.Linear(weight), neuron, inputs=101, outputs=1))
+    policy, notes = import_nir(path, time_steps=3)
+    assert policy.layers[0].voltage_decay == 0.0 and "keep 1/4096 of the voltage" in notes[0]
+    spikes = np.zeros((1, 3, 101), dtype=bool)
+    spikes[0, 0, :100] = spikes[0, 1, 100] = spikes[0, 2, 100] = True
+
+    def fired(core: Policy, backend: Any) -> list[bool]:
+        with backend.open(core, 1) as session:
+            rasters = session.infer(spikes, rasters=True).rasters
+        return rasters[-1][0, :, 0].tolist()
+
+    integers, _ = quantize(policy, 8)
+    assert fired(policy, TorchBackend("cpu")) == [False, True, True]
+    assert fired(integers, FixedBackend()) == [False, False, True]
+    (reader,) = run_floats(integers.layers, np.swapaxes(spikes, 0, 1))  # as a NIR reader runs the quantized file
+    assert reader[:, 0, 0].tolist() == [False, False, True]

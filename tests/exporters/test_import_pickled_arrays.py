@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ def test_float_vectors_come_back_to_the_bit(tmp_path: Path, pair: Any, protocol:
 def test_pickles_of_numpy_1_and_of_python_2_are_read(tmp_path: Path) -> None:
     two = pickle.dumps([MEAN, VAR], 2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     python_2 = (  # protocol 2, whose arrays hold their bytes as a str
-        b"\x80\x02]cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"\x80\x02](cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
         b"(K\x01K\x01\x85cnumpy\ndtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-        b"\x89U\x08\x00\x00\x00\x00\x00\x00\xf8?tba."
+        b"\x89U\x08\x00\x00\x00\x00\x00\x00\xf8?tb](K\x02K\x03ee."
     )
     np.testing.assert_array_equal(read(tmp_path, two)[1], VAR)
     np.testing.assert_array_equal(read(tmp_path, python_2)[0], [1.5])
@@ -141,10 +142,13 @@ STATE = b"(K\x01%scnumpy\ndtype\n(X\x02\x00\x00\x00f8K\x00K\x01tR\x89%stb"
         (b"", "truncated or no pickle"),
         (b"hello", "truncated or no pickle"),
         (pickle.dumps([MEAN, VAR])[:-1], "truncated or no pickle"),
-        (b"]" + ARRAY + STATE % (b"K\x05\x85", b"C\x01x") + b"a.", "not of the size that it states"),
-        (b"]" + ARRAY + STATE % (b"J\xff\xff\xff\xff\x85", b"C\x08" + b"x" * 8) + b"a.", "not of the size"),
-        (b"]" + ARRAY + STATE % (b"\x8a\x08" + b"\x7f" * 8 + b"\x85", b"C\x01x") + b"a.", "not of the size"),
-        (b"]r\xff\xff\xff\xff.", "holds a|truncated"),  # a memo index that would make the C unpickler allocate 32 GiB
+        (b"](" + ARRAY + STATE % (b"K\x05\x85", b"C\x01x") + b"]e.", "not of the size that it states"),
+        (b"](" + ARRAY + STATE % (b"J\xff\xff\xff\xff\x85", b"C\x08" + b"x" * 8) + b"]e.", "not of the size"),
+        (b"](" + ARRAY + STATE % (b"\x8a\x08" + b"\x7f" * 8 + b"\x85", b"C\x01x") + b"]e.", "not of the size"),
+        (b"]r\xff\xff\xff\xff.", "holds 0 arrays"),  # a memo index that would make the C unpickler allocate 32 GiB
+        (pickle.dumps([MEAN]), "holds 1 arrays, mean and variance were expected"),
+        (pickle.dumps([MEAN, VAR, VAR]), "holds 3 arrays"),
+        (b"](cnumpy\ndtype\n(C\x65" + b"f" * 101 + b"tR]e.", "holds a name of 101 characters"),
         (b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "truncated or no pickle"),  # bytes of 2^63 - 1
         (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "truncated or no pickle"),
         (b"\x80\x04\x8c\x0aposix\nevil\x8c\x06system\x93.", r"refers to 'posix\\nevil.system'"),
@@ -156,24 +160,49 @@ STATE = b"(K\x01%scnumpy\ndtype\n(X\x02\x00\x00\x00f8K\x00K\x01tR\x89%stb"
     ],
 )
 def test_anything_but_float_vectors_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
-    if content == b"]r\xff\xff\xff\xff.":
-        assert read(tmp_path, content) == []  # costs nothing here: the memo is a dictionary
-        return
     with pytest.raises(SpikerlError, match=message) as caught:
         read(tmp_path, content)
     assert "\n" not in caught.value.message
 
 
 def test_a_pickle_that_would_grow_is_refused_before_it_does(tmp_path: Path) -> None:
-    nested = b"](]q\x00"
+    nested = b"](](]q\x00"
     for depth in range(1, 60):  # a list of two lists of two lists ...: 2^60 leaves
         nested += b"](h" + bytes([depth - 1]) + b"h" + bytes([depth - 1]) + b"eq" + bytes([depth])
     with pytest.raises(SpikerlError, match="holds a list with a list in it"):
-        read(tmp_path, nested + b"e.")
+        read(tmp_path, nested + b"e]e.")
     with pytest.raises(SpikerlError, match="holds a list where a name was expected"):
         read(tmp_path, nested + b"h;h;\x93e.")
     with pytest.raises(SpikerlError, match="larger than 1048576 bytes"):
         read(tmp_path, pickle.dumps([np.zeros(BYTES_MAX // 8), VAR]))
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([[float(i) for i in range(2000)]] * 2000, "holds 2000 arrays"),
+        ([[np.arange(5000.0)] * 1000, [1.0]], "holds a list with a array in it"),
+    ],
+)
+def test_one_object_named_many_times_does_not_fill_the_memory(tmp_path: Path, document: Any, message: str) -> None:
+    content = pickle.dumps(document, 2)
+    assert len(content) < 100_000  # 32 MB and 40 MB, were each of them made
+    tracemalloc.start()
+    try:
+        with pytest.raises(SpikerlError, match=message):
+            read(tmp_path, content)
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_that_runs_out_is_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "frombuffer", exhausted)
+    with pytest.raises(SpikerlError, match="no pickle of arrays: MemoryError"):
+        read(tmp_path, pickle.dumps([MEAN, VAR], 2))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -166,7 +166,10 @@ WEIGHT = "snn.hidden_layers.1.weight"
         (put(WEIGHT, torch.full((48, 64), 1e300, dtype=torch.float64)), f"'{WEIGHT}' holds values that are not finite"),
         (put(WEIGHT, torch.zeros(48, 64, dtype=torch.int32)), f"'{WEIGHT}' is a torch.int32 tensor"),
         (put(WEIGHT, torch.zeros(48, 64).to_sparse()), f"'{WEIGHT}' is a torch.float32 tensor in torch.sparse_coo"),
-        (put(WEIGHT, torch.zeros(1, 1).expand(1 << 20, 1 << 20)), f"'{WEIGHT}' has 1099511627776 elements, more than"),
+        (put(WEIGHT, torch.zeros(1, 1).expand(1 << 20, 1 << 20)), f"'{WEIGHT}' and those before it have more elem"),
+        (put(WEIGHT, torch.zeros(48, 64).to(torch.float8_e4m3fn)), f"'{WEIGHT}' is a torch.float8_e4m3fn tensor"),
+        (put("unknown", torch.full((3,), torch.nan)), "has the unknown key 'unknown'"),  # keys before values
+        (put("unknown", [1.0]), "has the unknown key 'unknown'"),
         (put(WEIGHT, [1.0]), f"'{WEIGHT}' is a list"),
     ],
 )
@@ -244,6 +247,51 @@ def test_a_compression_bomb_is_refused(tmp_path: Path) -> None:
             archive.writestr(name, content)
     with pytest.raises(SpikerlError, match="unpacks to .* bytes, more than it has"):
         import_popsan(model, mean_var, "Env-v0", spec_of(PENDULUM))
+
+
+def test_tensors_that_share_their_elements_are_refused(tmp_path: Path) -> None:
+    state = popsan_state(*PENDULUM, (64,) * 60)  # the right keys and shapes
+    shared, bias = torch.zeros(64, 64, dtype=torch.float16), torch.zeros(64)
+    for index in range(1, 60):
+        state[f"snn.hidden_layers.{index}.weight"], state[f"snn.hidden_layers.{index}.bias"] = shared, bias
+    model, mean_var = write_popsan(tmp_path, PENDULUM, state)
+    assert model.stat().st_size < 10 * shared.nbytes
+    with pytest.raises(
+        SpikerlError, match=r"'snn\.hidden_layers\..*' and those before it have more elements than the fi"
+    ):
+        import_popsan(model, mean_var, "Env-v0", spec_of(PENDULUM))
+
+
+def test_a_tensor_saved_as_the_negative_of_another_is_read(tmp_path: Path) -> None:
+    state = popsan_state(*PENDULUM)
+    negative = state[WEIGHT].clone()
+    state[WEIGHT] = torch._neg_view(negative)
+    model, mean_var = write_popsan(tmp_path, PENDULUM, state)
+    policy, _ = import_popsan(model, mean_var, "Env-v0", spec_of(PENDULUM))
+    np.testing.assert_array_equal(policy.layers[1].weight, -negative)
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        (PopsanConstants(v_threshold=np.inf), "v_threshold inf must be positive and finite"),
+        (PopsanConstants(encoder_threshold=1e-60), "encoder threshold 1e-60 must be positive and finite"),
+        (PopsanConstants(clip=np.inf), "clip inf must be positive and finite"),
+        (PopsanConstants(epsilon=np.inf), "epsilon inf must not be negative, and finite"),
+        (PopsanConstants(current_decay=np.nan), r"current_decay nan is not in \[0, 1\)"),
+    ],
+)
+def test_constants_that_no_file_can_hold_are_refused(tmp_path: Path, constants: PopsanConstants, message: str) -> None:
+    model, mean_var = write_popsan(tmp_path, PENDULUM)
+    with pytest.raises(SpikerlError, match=message) as caught:
+        import_popsan(model, mean_var, "Env-v0", spec_of(PENDULUM), constants)
+    assert "--help" in (caught.value.hint or "")
+
+
+def test_a_voltage_decay_that_no_chip_has_is_noted(tmp_path: Path) -> None:
+    model, mean_var = write_popsan(tmp_path, PENDULUM)
+    _, notes = import_popsan(model, mean_var, "Env-v0", spec_of(PENDULUM), PopsanConstants(voltage_decay=0.0))
+    assert len(notes) == 1 and "keep 1/4096 of the voltage" in notes[0]
 
 
 def test_truncated_foreign_and_missing_checkpoints_are_refused(tmp_path: Path) -> None:

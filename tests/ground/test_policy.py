@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -25,9 +26,13 @@ LAYER = SpikingLayer(np.ones((3, 4)), np.zeros(3))
         (lambda: SpikingLayer(np.ones((3, 4)), np.zeros(3), current_decay=1.0), "current_decay 1.0"),
         (lambda: SpikingLayer(np.ones((3, 4)), np.zeros(3), v_threshold=0.0), "v_threshold 0.0"),
         (lambda: Policy(layers=()), "no layers"),
+        (
+            lambda: Policy(layers=(LAYER,), dt=2e38),
+            r"dt 2e\+38 / \(1 - decay 0\.75\) = 8e\+38 must be positive and finite",
+        ),
         (lambda: Policy(layers=(LAYER, LAYER)), "layer 1 takes 4 inputs, layer 0 gives 3"),
         (lambda: Policy(layers=(LAYER,), time_steps=0), "time_steps 0"),
-        (lambda: Normalization(np.zeros(2), np.array([1.0, 0.0])), "std and clip must be positive"),
+        (lambda: Normalization(np.zeros(2), np.array([1.0, 0.0])), "normalisation std must be positive"),
         (lambda: PopulationEncoder(np.zeros((2, 3)), np.zeros((2, 3))), "encoder std"),
         (lambda: PopulationEncoder(np.zeros((2, 3)), np.ones((2, 3)), "latency"), "coding 'latency'"),
         (lambda: PopulationDecoder(np.ones((1, 2)), np.zeros(1), np.ones(1), np.ones(1)), "action_high"),
@@ -44,6 +49,27 @@ LAYER = SpikingLayer(np.ones((3, 4)), np.zeros(3))
 def test_misfits_are_refused_by_name(build: object, message: str) -> None:
     with pytest.raises(SpikerlError, match=message):
         build()  # type: ignore[operator]
+
+
+SCALARS = {
+    "v_threshold": lambda value: SpikingLayer(np.ones((3, 4)), np.zeros(3), v_threshold=value),
+    "encoder threshold": lambda value: PopulationEncoder(np.zeros((2, 3)), np.ones((2, 3)), threshold=value),
+    "normalisation clip": lambda value: Normalization(np.zeros(2), np.ones(2), value),
+    "dt": lambda value: Policy(layers=(SpikingLayer(LAYER.weight, LAYER.bias, 0.0, 0.0),), dt=value),
+}
+
+
+@pytest.mark.parametrize("name", SCALARS)
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan"), 1e-60, 1e-40, 1e300])
+def test_a_scalar_that_float32_does_not_hold_is_refused_by_name_and_value(name: str, value: float) -> None:
+    with pytest.raises(SpikerlError, match=re.escape(f"policy: {name} {value} must be positive and finite")):
+        SCALARS[name](value)
+
+
+@pytest.mark.parametrize("name", SCALARS)
+@pytest.mark.parametrize("value", [float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)])
+def test_the_extremes_of_float32_are_accepted(name: str, value: float) -> None:
+    SCALARS[name](value)
 
 
 def test_arrays_of_a_policy_cannot_be_changed() -> None:

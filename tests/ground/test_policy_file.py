@@ -16,8 +16,9 @@ from support import naive_core, quantized_policy, random_layers, random_policy, 
 
 from exporters.quantize import quantize
 from simulators.torch_backend import TorchBackend
+from spikerl_deploy import nir_file
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.policy import Policy, SpikingLayer
+from spikerl_deploy.policy import SCALAR_MAX, SCALAR_MIN, Policy, SpikingLayer
 from spikerl_deploy.policy_file import load_policy, policy_from_graph, policy_to_graph, save_policy
 
 
@@ -176,14 +177,17 @@ def test_a_changed_file_is_noticed(tmp_path: Path, key: str, value: Any, message
         load_policy(path)
 
 
-@pytest.mark.parametrize("v_threshold", [1e-3, 0.3, 50.0, 100.0, 12345.6])
+@pytest.mark.parametrize("v_threshold", [1e-3, 0.3, 50.0, 100.0, 12345.6, SCALAR_MIN, SCALAR_MAX])
 def test_any_threshold_comes_back(tmp_path: Path, v_threshold: float) -> None:
     policy = replace(random_policy(), layers=random_layers(np.random.default_rng(0), (40, 10), v_threshold=v_threshold))
     save_policy(policy, tmp_path / "p.nir")
     assert_identical(load_policy(tmp_path / "p.nir"), policy)
 
 
-@pytest.mark.parametrize(("dt", "message"), [(0.0, "dt 0.0 s"), (float("nan"), "dt nan s"), ("abc", "broken metadata")])
+@pytest.mark.parametrize(
+    ("dt", "message"),
+    [(0.0, "dt 0.0 s"), (float("nan"), "dt nan s"), (1e-60, "dt 1e-60 s"), ("abc", "broken metadata")],
+)
 def test_a_core_that_states_a_broken_time_step_is_refused(dt: Any, message: str) -> None:
     graph = policy_to_graph(random_policy())
     graph.metadata = {"dt": dt}
@@ -246,3 +250,147 @@ def test_a_bias_of_sixteen_synapses_comes_back(tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "p.nir")
     assert report.bias_neurons == 16
     assert_identical(load_policy(tmp_path / "p.nir"), policy)
+
+
+# Files that would fill the memory or read other files: refused by dataset before anything is unpacked
+
+WEIGHT = "node/nodes/fc1/weight"
+SECRET = np.full((24, 40), 7.0)
+
+
+def instead(key: str, **dataset: Any) -> Any:
+    def change(file: h5py.File) -> None:
+        del file[key]
+        file.create_dataset(key, **dataset)
+
+    return change
+
+
+def metadata(**dataset: Any) -> Any:
+    return lambda file: file.create_dataset("node/metadata/x", **dataset)
+
+
+def link_twice(file: h5py.File) -> None:
+    file["node/metadata/x"] = file[WEIGHT]
+
+
+def loop(file: h5py.File) -> None:
+    file["node/nodes/fc1/loop"] = file["node"]
+
+
+def soft_link(file: h5py.File) -> None:
+    file["node/metadata/x"] = h5py.SoftLink("/version")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (instead(WEIGHT, shape=(40000, 40000), dtype="f4", chunks=(500, 500), compression="gzip"), "unpack to 16000"),
+        (
+            instead(WEIGHT, shape=(10**6, 10**6), dtype="f4", chunks=(500, 500), compression="gzip"),
+            "unpack to 10000000",
+        ),
+        (instead(WEIGHT, shape=(10**9, 10**9), dtype="f4"), "unpack to 1000000000"),
+        (instead(WEIGHT, shape=(24, 40), maxshape=(None, None), dtype="f4", chunks=(9999, 9999)), "unpack to 999"),
+        (metadata(shape=(1,), dtype="S900000000"), "unpack to .* values of 900"),
+        (metadata(shape=(20000,), dtype=h5py.string_dtype()), "hold 200.. strings, at most 16384"),
+        (metadata(shape=(3,), dtype=h5py.vlen_dtype("f8")), "holds references or lists"),
+        (metadata(shape=(3,), dtype=h5py.ref_dtype), "holds references or lists"),
+        (link_twice, "is the same object as another"),
+        (loop, "is the same object as another"),
+        (soft_link, "is a link to elsewhere"),
+    ],
+)
+def test_a_file_that_would_grow_is_refused_by_dataset_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, message: str
+) -> None:
+    path = tmp_path / "p.nir"
+    save_policy(random_policy(), path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    monkeypatch.delattr(nir, "read")
+    with pytest.raises(SpikerlError, match=rf"p\.nir': '/node/.*(weight|x|loop)' .*{message}") as caught:
+        load_policy(path)
+    assert caught.value.hint
+
+
+def test_text_that_shares_its_bytes_is_refused(tmp_path: Path) -> None:
+    path, count = tmp_path / "p.nir", 100
+    save_policy(random_policy(), path)
+    with h5py.File(path, "r+") as file:
+        text = file.create_dataset("node/metadata/x", (count,), dtype=h5py.string_dtype())
+        text[...] = ["a" * 100_000] + ["b"] * (count - 1)
+        place = text.id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[place : place + 16 * count] = content[place : place + 16] * count  # each element now is the first
+    path.write_bytes(content)
+    assert sum(map(len, nir.read(path).metadata["x"])) == 10_000_000 > 10 * len(content)
+    with pytest.raises(SpikerlError, match="'/node/metadata/x' holds more text than the file"):
+        load_policy(path)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("VALUES_MAX", 40 * 24), ("BYTES_MAX", 40 * 24 * 4)])
+def test_the_datasets_of_a_file_are_bounded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    save_policy(random_policy(), tmp_path / "p.nir")
+    monkeypatch.setattr(nir_file, limit, value)  # the first layer's weight alone would fit
+    with pytest.raises(SpikerlError, match=f"at most .*{value} .*are read"):
+        load_policy(tmp_path / "p.nir")
+
+
+def test_an_untrained_core_of_zeros_may_compress_well(tmp_path: Path) -> None:
+    weight = np.zeros((2500, 2500))
+    save_policy(Policy((SpikingLayer(weight, np.zeros(2500)),)), tmp_path / "p.nir")
+    assert weight.size * 4 > 200 * (tmp_path / "p.nir").stat().st_size
+    assert load_policy(tmp_path / "p.nir").sizes == (2500, 2500)
+
+
+def link_outside(file: h5py.File, folder: Path) -> None:
+    file[WEIGHT] = h5py.ExternalLink("secret.h5", "/data")
+
+
+def virtual(file: h5py.File, folder: Path) -> None:
+    layout = h5py.VirtualLayout(SECRET.shape, "f8")
+    layout[...] = h5py.VirtualSource(folder / "secret.h5", "data", SECRET.shape)
+    file.create_virtual_dataset(WEIGHT, layout)
+
+
+def external(file: h5py.File, folder: Path) -> None:
+    file.create_dataset(WEIGHT, SECRET.shape, "f8", external=[(str(folder / "secret.raw"), 0, SECRET.nbytes)])
+
+
+@pytest.mark.parametrize("refer", [link_outside, virtual, external])
+def test_data_in_another_file_is_not_read(tmp_path: Path, refer: Any) -> None:
+    path = tmp_path / "p.nir"
+    save_policy(random_policy(), path)
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["data"] = SECRET
+    (tmp_path / "secret.raw").write_bytes(SECRET.tobytes())
+    with h5py.File(path, "r+") as file:
+        del file[WEIGHT]
+        refer(file, tmp_path)
+    np.testing.assert_array_equal(nir.read(path).nodes["fc1"].weight, SECRET)  # a plain reader follows it
+    with pytest.raises(
+        SpikerlError, match="'/node/nodes/fc1/weight' (is a link to elsewhere|keeps its data in another)"
+    ):
+        load_policy(path)
+
+
+def test_the_whole_graph_may_not_lie_in_another_file(tmp_path: Path) -> None:
+    save_policy(random_policy(), tmp_path / "whole.nir")
+    with h5py.File(tmp_path / "p.nir", "w") as file:
+        file["node"] = h5py.ExternalLink("whole.nir", "/node")
+    assert nir.read(tmp_path / "p.nir").nodes
+    with pytest.raises(SpikerlError, match="'/node' is a link to elsewhere"):
+        load_policy(tmp_path / "p.nir")
+
+
+def test_memory_that_runs_out_is_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(path: Path) -> None:
+        raise MemoryError("Unable to allocate 6 GiB")
+
+    save_policy(random_policy(), tmp_path / "p.nir")
+    monkeypatch.setattr(nir, "read", exhausted)
+    with pytest.raises(SpikerlError, match=r"p\.nir' is not a NIR file that can be read: Unable to allocate 6 GiB"):
+        load_policy(tmp_path / "p.nir")
