@@ -59,6 +59,7 @@ def export(
     """Quantize a policy and write it as one file that carries all it needs to run."""
     import tempfile
 
+    from exporters.grid import Grid
     from exporters.quantize import quantize
     from exporters.registry import default_file, exporter, parse_options
     from spikerl_deploy.files import refuse_overwrite, sha256_file
@@ -66,6 +67,8 @@ def export(
 
     write = exporter(to)
     options = parse_options(to, write, settings or [])
+    if bits is not None:
+        Grid(bits)  # refuses what is out of range
     target = out if out is not None else Path(default_file(to))
     if not dry_run:
         refuse_overwrite(target, force)

@@ -148,7 +148,7 @@ def test_train_export_simulate_go_hand_in_hand(tmp_path: Path) -> None:
     for source in ("run", "run/checkpoints/last.pt"):
         export = run_cli("export", source, "--to", "nir", "--bits", "8", "-o", "p.nir", "--force", cwd=tmp_path)
         assert export.returncode == 0, export.stderr
-    again = run_cli("export", "p.nir", "--bits", "4", "-o", "p4.nir", "--format", "json", cwd=tmp_path)
+    again = run_cli("export", "run", "--bits", "4", "-o", "p4.nir", "--format", "json", cwd=tmp_path)
     assert json.loads(again.stdout)["bits"] == 4
     simulate = run_cli(
         *"simulate p.nir --backend lava --compare torch --episodes 2 --seed 7 -o report --format json".split(),
@@ -189,10 +189,11 @@ def test_a_check_that_fails_exits_1(policy: Path) -> None:
 
 
 def test_dry_runs_write_nothing(policy: Path, tmp_path: Path) -> None:
+    save_policy(random_policy(), tmp_path / "float.nir")
     before = sorted(path.name for path in tmp_path.iterdir())
     for arguments in (
         ["train", "--recipe", "inverted-pendulum", "--dry-run"],
-        ["export", "policy.nir", "--bits", "6", "--dry-run"],
+        ["export", "float.nir", "--bits", "6", "--dry-run"],
         ["simulate", "policy.nir", "--backend", "fixed", "-o", "report", "--dry-run"],
     ):
         for extra in ([], ["--format", "json"]):
