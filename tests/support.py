@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import os
 import subprocess
@@ -104,3 +106,22 @@ def run_cli(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
         env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"} | environment,
         check=False,
     )
+
+
+def run_here(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line within this process: what an error looks like does not need a process of its own each time."""
+    from spikerl_deploy.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    given, folder, code = sys.argv, Path.cwd(), 0
+    sys.argv = ["spikerl", *arguments]
+    try:
+        os.chdir(cwd or folder)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    finally:
+        sys.argv = given
+        os.chdir(folder)
+    return subprocess.CompletedProcess(["spikerl", *arguments], code, out.getvalue(), err.getvalue())

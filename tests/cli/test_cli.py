@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import quantized_policy, random_policy, run_cli
+from support import quantized_policy, random_policy, run_cli, run_here
 
 from spikerl_deploy import __version__
 from spikerl_deploy.policy_file import save_policy
@@ -127,7 +127,7 @@ def test_an_error_is_one_line_with_a_hint_and_exit_code_2(
     (tmp_path / "text.nir").write_text("not a policy")
     save_policy(random_policy(), tmp_path / "float.nir")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert message in error_of(run_cli(*arguments, cwd=tmp_path))
+    assert message in error_of(run_here(*arguments, cwd=tmp_path))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

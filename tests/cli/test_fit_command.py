@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import quantized_policy, random_policy, run_cli
+from support import quantized_policy, random_policy, run_cli, run_here
 
 from spikerl_deploy.chips import load_chips
 from spikerl_deploy.policy_file import save_policy
@@ -106,7 +106,7 @@ def test_the_list_names_chips_and_sources() -> None:
     ],
 )
 def test_an_input_error_exits_2_with_a_hint(policy: Path, arguments: list[str], message: str, hint: str) -> None:
-    done = run_cli("fit", *arguments, cwd=policy.parent)
+    done = run_here("fit", *arguments, cwd=policy.parent)
     assert_error(done, 2, message, hint)
     assert done.stdout == ""
 

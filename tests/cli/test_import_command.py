@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from import_support import HALF_CHEETAH, PENDULUM, popsan_actions, popsan_state, popsan_stats, write_popsan
-from support import run_cli
+from support import run_cli, run_here
 
 from simulators.torch_backend import TorchBackend
 from spikerl_deploy.codec import decode, encode
@@ -128,7 +128,7 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
 )
 def test_usage_errors_say_what_is_wrong(tmp_path: Path, arguments: list[str], message: str) -> None:
     write_popsan(tmp_path, PENDULUM)
-    done = run_cli("import", "popsan", "model.pt", *arguments, "-o", "out.nir", cwd=tmp_path)
+    done = run_here("import", "popsan", "model.pt", *arguments, "-o", "out.nir", cwd=tmp_path)
     assert message in error_of(done)
     assert not (tmp_path / "out.nir").exists()
 

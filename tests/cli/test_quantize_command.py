@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import quantized_policy, random_layers, random_policy, random_spikes, run_cli
+from support import quantized_policy, random_layers, random_policy, random_spikes, run_cli, run_here
 
 from exporters.calibrate import calibrate, compare_recorded, report_recorded
 from exporters.fine_tune import fine_tune
@@ -133,7 +133,7 @@ def test_bad_input_is_one_line_a_hint_and_code_two(source: Path, arguments: list
     content = bytearray((folder / "deflate.npz").read_bytes())
     content[60:80] = b"\xff" * 20
     (folder / "deflate.npz").write_bytes(content)
-    done = run_cli("-q", "quantize", source.name, "-o", "out.nir", *arguments, cwd=folder)
+    done = run_here("-q", "quantize", source.name, "-o", "out.nir", *arguments, cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["Error", "Hint"]
@@ -159,7 +159,7 @@ def test_nothing_is_overwritten_and_it_is_found_out_at_once(source: Path) -> Non
 )
 def test_every_format_is_written_under_its_own_name(tmp_path: Path, to: str, name: str, head: bytes) -> None:
     save_policy(quantized_policy(), tmp_path / "q.nir")
-    done = run_cli("export", "q.nir", "--to", to, cwd=tmp_path)
+    done = run_here("export", "q.nir", "--to", to, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / name).read_bytes().startswith(head)
     assert ("spikerl simulate" in done.stderr) == (to == "nir")
@@ -178,7 +178,7 @@ def test_options_of_a_format_and_a_word_on_few_bits(source: Path) -> None:
         (["--to", "nir", "--set", "opset=18"], "export format 'nir' has no options"),
         (["--to", "netx"], "spikerl"),
     ):
-        failed = run_cli("export", source.name, *arguments, "-o", "b", cwd=folder)
+        failed = run_here("export", source.name, *arguments, "-o", "b", cwd=folder)
         assert failed.returncode == 2
         assert message in failed.stderr
         assert not (folder / "b").exists()
