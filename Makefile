@@ -39,8 +39,13 @@ demo: $(READY)
 	$(BIN)/spikerl simulate $(DEMO)/policy.nir --backend lava --compare torch --episodes 5 --seed 0 \
 	  -o $(DEMO)/report --force
 
+# In two processes: the tests of training take about as long as all others.
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	@mkdir -p out
+	@$(BIN)/python -m pytest -q tests/training > out/test-training.log 2>&1 & training=$$!; \
+	$(BIN)/python -m pytest -q --ignore tests/training; others=$$?; \
+	wait $$training; status=$$?; echo "tests/training:"; cat out/test-training.log; \
+	exit $$((others + status))
 
 lint: $(READY)
 	$(BIN)/ruff check .
