@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
+import nir
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +45,21 @@ class Availability:
     ready: bool
     detail: str
     hint: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class GraphRecord:
+    """What a backend computed for a NIR graph.
+
+    Attributes:
+        output: [T, ...output shape]: booleans where the last node spikes, else its values in float32.
+        spikes: of each recorded node that spikes, [T, ...shape] booleans.
+        voltages: of each recorded node that has one, [T, ...shape] float32, after the reset of the time step.
+    """
+
+    output: NDArray[Any]
+    spikes: dict[str, Spikes]
+    voltages: dict[str, NDArray[np.float32]]
 
 
 class Session(ABC):
@@ -122,6 +139,27 @@ class Backend(ABC):
         Raises:
             SpikerlError: the policy cannot run on this backend, or the backend is not ready.
         """
+
+    def run_graph(
+        self,
+        graph: nir.NIRGraph,
+        spikes: NDArray[Any],
+        dt: float,
+        record: Sequence[str] = (),
+        integers: tuple[IntegerLayer, ...] | None = None,
+    ) -> GraphRecord:
+        """Run a NIR graph by forward Euler, states starting at zero.
+
+        Args:
+            graph: any graph. spikes: [T, ...input shape]. dt: seconds a time step.
+            record: nodes whose spikes and voltages are wanted; `subgraph.node` for one within a subgraph.
+            integers: of a quantized policy, whose core the graph is: what an integer backend then runs.
+
+        Raises:
+            SpikerlError: something in the graph that this backend cannot honour (names the node), an unknown node to
+                record, or the backend is not ready or failed.
+        """
+        raise SpikerlError(f"backend '{self.name}' runs policies, not graphs", "spikerl backends list")
 
 
 class IntegerBackend(Backend):
