@@ -1,4 +1,4 @@
-"""The `fixed` backend: a batched NumPy executor of Loihi's integer arithmetic, the reference of conformance."""
+"""The `fixed` backend: Loihi's integer arithmetic in NumPy and Numba, batched; the reference of conformance."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from spikerl_deploy.integer_core import IntegerCore
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.policy import Policy
 
+COMPILE_AFTER = 20_000  # control steps: the seconds that compiling takes at most are then soon won back
+
 
 class FixedSession(Session):
-    """The policy's integers, ready to run."""
+    """The policy's integers, ready to run; compiled where many control steps are asked for."""
 
     def __init__(self, policy: Policy, layers: tuple[IntegerLayer, ...], batch: int) -> None:
         super().__init__(policy, batch)
         self.core = IntegerCore(layers, policy.time_steps)
+        self._served, self._compiled = 0, False
 
     def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord:
+        self._served += self.batch
+        if self._served > COMPILE_AFTER and not self._compiled:
+            self._compiled = True
+            self.core.compile()
         outputs = self.core(spikes.swapaxes(0, 1))
         return counts_of(tuple(output.swapaxes(0, 1) for output in outputs), rasters)
 

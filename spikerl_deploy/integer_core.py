@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.integer_lif import Watch, integrate_bounded, integrate_reference
-from spikerl_deploy.loihi import STATE_LIMIT, IntegerLayer, state_bound
+from spikerl_deploy.loihi import STATE_LIMIT, IntegerLayer, largest_sum, state_bound
+
+if TYPE_CHECKING:
+    from spikerl_deploy.integer_jit import CompiledLayer
 
 FLOAT32_INTEGERS = 1 << 24  # below it, float32 sums of integers are exact in any order
 
@@ -18,6 +22,16 @@ class IntegerCore:
 
     def __init__(self, layers: Sequence[IntegerLayer], time_steps: int) -> None:
         self.layers = [_Layer(layer, time_steps) for layer in layers]
+
+    def compile(self) -> bool:
+        """Let Numba do what it can, if it is here: the same bits several times faster, after seconds the first time.
+
+        Returns:
+            Whether any layer runs compiled from now on. Those with a state that might wrap, or with decays that are
+            no short fraction, stay with NumPy.
+        """
+        done = [layer.compile() for layer in self.layers]
+        return any(done)
 
     def __call__(self, spikes: Spikes, watch: Watch | None = None) -> list[Spikes]:
         """Spikes [T, B, n] of every layer for input spikes [T, B, n_in], states starting at zero.
@@ -38,15 +52,26 @@ class _Layer:
     """One matrix product over all time steps, then the neurons step by step."""
 
     def __init__(self, layer: IntegerLayer, time_steps: int) -> None:
-        self.layer = layer
-        largest = int(np.abs(layer.weight).sum(axis=1).max() + np.abs(layer.bias).max())
-        dtype = np.float32 if largest < FLOAT32_INTEGERS else np.float64
+        self.layer, self.time_steps = layer, time_steps
+        self.compiled: CompiledLayer | None = None
+        dtype = exact_dtype(layer)
         self.weight = np.ascontiguousarray(layer.weight.T, dtype=dtype)
         self.bias = layer.bias.astype(dtype)
         u_bound, v_bound = state_bound(layer, time_steps)
         self.bounded, self.clips = layer.weight_exp >= 0 and u_bound < STATE_LIMIT, v_bound >= STATE_LIMIT
 
+    def compile(self) -> bool:
+        try:
+            from spikerl_deploy.integer_jit import CompiledLayer, can_compile
+        except ImportError:  # Numba is optional: it may lack for a new Python
+            return False
+        if can_compile(self.layer, self.time_steps):
+            self.compiled = CompiledLayer(self.layer)
+        return self.compiled is not None
+
     def __call__(self, spikes: Spikes, watch: Watch | None) -> Spikes:
+        if self.compiled is not None and watch is None:
+            return self.compiled(spikes.swapaxes(0, 1)).swapaxes(0, 1)
         t, b, n_in = spikes.shape
         accumulated = spikes.reshape(t * b, n_in).astype(self.weight.dtype) @ self.weight
         accumulated += self.bias
@@ -56,3 +81,8 @@ class _Layer:
         if self.bounded:
             return integrate_bounded(accumulated, self.layer, self.clips)
         return integrate_reference(accumulated.astype(np.int64), self.layer)
+
+
+def exact_dtype(layer: IntegerLayer) -> type[np.float32] | type[np.float64]:
+    """The float type in which sums of the layer's mantissas are exact in any order, so that BLAS may do them."""
+    return np.float32 if largest_sum(layer) < FLOAT32_INTEGERS else np.float64

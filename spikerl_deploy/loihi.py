@@ -134,6 +134,11 @@ def state_bound(layer: IntegerLayer, time_steps: int) -> tuple[int, int]:
     return int(np.ceil(max(u_up, -u_down))), int(np.ceil(max(v_up, v_down_max)))
 
 
+def largest_sum(layer: IntegerLayer) -> int:
+    """No sum of a neuron's mantissas, of some or all of its inputs and with its bias or without, exceeds it."""
+    return int((np.abs(layer.weight).sum(axis=1) + np.abs(layer.bias)).max(initial=0))
+
+
 def is_lossless(layer: IntegerLayer, time_steps: int) -> bool:
     """Whether the chip's arithmetic loses no bit within one control step, whatever the input.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
-from simulators.lava.client import DEFAULT_TIMEOUT, MAX_TIMEOUT, WorkerClient
+from simulators.lava.client import DEFAULT_TIMEOUT, MAX_TIMEOUT, WorkerClient, WorkerFailed
 from simulators.lava.install import (
     INSTALL_HINT,
     LAVA_VERSION,
@@ -23,35 +25,76 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import ALWAYS_ON_THRESHOLD_MAX, IntegerLayer
 from spikerl_deploy.policy import Policy
 
+REPLACED_MAX = 5  # workers of one session that may fail before its end
+
 
 class LavaSession(Session):
-    """A worker process that runs the policy's network; closing ends it."""
+    """A worker process that runs the policy's network; closing ends it.
+
+    A worker that fails is replaced, and the control step that it failed in is repeated once: a control step
+    depends on its input spikes alone, so the episode goes on as if nothing had been.
+
+    Args:
+        start: starts a worker. stock: whether the network is made of stock processes only.
+        say: takes a line about each worker that is replaced.
+    """
 
     def __init__(
-        self, policy: Policy, integers: tuple[IntegerLayer, ...], batch: int, folder: Path, timeout: float
+        self,
+        policy: Policy,
+        integers: tuple[IntegerLayer, ...],
+        batch: int,
+        start: Callable[[], WorkerClient],
+        stock: bool = False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(policy, batch)
-        self.client = WorkerClient(folder, timeout)
-        arrays: Arrays = {}
+        self._start, self._say, self.replaced = start, say, 0
+        self._arrays: Arrays = {}
         layers = []
         for index, layer in enumerate(integers):
             scalars = {key: value for key, value in asdict(layer).items() if key not in ("weight", "bias")}
             layers.append(scalars)
-            arrays |= {f"weight{index}": layer.weight, f"bias{index}": layer.bias}
-        fields = {"op": "open", "layers": layers, "time_steps": policy.time_steps, "batch": batch}
-        self.client.request(fields, "opened", arrays)
-        self.client.remember_processes()
+            self._arrays |= {f"weight{index}": layer.weight, f"bias{index}": layer.bias}
+        self._fields = {
+            "op": "open",
+            "stock": stock,
+            "layers": layers,
+            "time_steps": policy.time_steps,
+            "batch": batch,
+        }
+        self.client = self._opened()
+
+    def _opened(self) -> WorkerClient:
+        client = self._start()
+        client.forget_processes()
+        client.request(self._fields, "opened", self._arrays)
+        client.remember_processes()
+        return client
 
     def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord:
-        arrays = self.client.request({"op": "infer"}, "spikes", {"spikes": spikes})
+        try:
+            arrays = self._request(spikes)
+        except WorkerFailed as failure:
+            if self.replaced == REPLACED_MAX:
+                raise WorkerFailed(
+                    f"{failure.message}; {REPLACED_MAX} before it failed, too", failure.hint
+                ) from failure
+            self.replaced += 1
+            self._say(f"{failure.message}: the control step is repeated by a new one")
+            self.client = self._opened()
+            arrays = self._request(spikes)
         return counts_of(tuple(arrays[f"layer{index}"] for index in range(len(self.policy.layers))), rasters)
+
+    def _request(self, spikes: Spikes) -> Arrays:
+        return self.client.request({"op": "infer"}, "spikes", {"spikes": spikes})
 
     def close(self) -> None:
         self.client.close()
 
 
 class LavaBackend(IntegerBackend):
-    """Stock Lava processes, bit-accurate models.
+    """Lava's bit-accurate neurons, all synapses and all neurons in one Lava process each.
 
     Args:
         timeout: seconds that start-up and every answer of the worker may take.
@@ -60,7 +103,8 @@ class LavaBackend(IntegerBackend):
     """
 
     name = "lava"
-    summary = "stock Lava processes with bit-accurate models, on Lava's CPU simulator"
+    summary = "Lava's bit-accurate neurons in two Lava processes, on Lava's CPU simulator"
+    stock: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -85,7 +129,7 @@ class LavaBackend(IntegerBackend):
 
     def check(self, policy: Policy) -> None:
         for index, layer in enumerate(self.integers(policy)):
-            if layer.vth > ALWAYS_ON_THRESHOLD_MAX:
+            if self.stock and layer.vth > ALWAYS_ON_THRESHOLD_MAX:
                 raise SpikerlError(
                     f"layer {index}: threshold {layer.vth} exceeds {ALWAYS_ON_THRESHOLD_MAX}, above which no neuron "
                     "can fire at every step to carry the next layer's bias",
@@ -99,4 +143,13 @@ class LavaBackend(IntegerBackend):
     def open(self, policy: Policy, batch: int = 1) -> LavaSession:
         self.check(policy)
         folder = ensure_installed(self.install, self.wheel, self.say)
-        return LavaSession(policy, self.integers(policy), batch, folder, self.timeout)
+        start = partial(WorkerClient, folder, self.timeout)
+        return LavaSession(policy, self.integers(policy), batch, start, self.stock, self.say)
+
+
+class LavaStockBackend(LavaBackend):
+    """The same network in stock Lava processes only, one a layer's synapses and one a layer's neurons: slow."""
+
+    name = "lava-stock"
+    summary = "stock Lava processes with bit-accurate models: slow, and what lava is held against"
+    stock = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import select
@@ -13,13 +14,15 @@ import tempfile
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
 import simulators
-from simulators.lava.wire import PROTOCOL_VERSION, Arrays, WireError, receive_message, send_message
+from simulators.lava.wire import PROTOCOL_VERSION, Arrays, WireClosed, WireError, receive_message, send_message
 from spikerl_deploy.errors import SpikerlError
 
 DEFAULT_TIMEOUT = 60.0  # seconds for an answer
@@ -27,6 +30,11 @@ MAX_TIMEOUT = 86_400.0
 POLL_SECONDS = 0.2  # how soon a worker's death is noticed
 GRACE_SECONDS = 3.0  # between asking processes to end and ending them
 _QUOTED_CHARACTERS = 300
+_LOG = logging.getLogger("spikerl.lava")
+
+
+class WorkerFailed(SpikerlError):
+    """The worker died, hung or sent nonsense; it has been ended. Another one may do better."""
 
 
 class WorkerClient:
@@ -37,7 +45,8 @@ class WorkerClient:
         timeout: seconds that start-up and every answer may take.
 
     Raises:
-        SpikerlError: the worker cannot be started, dies, does not answer in time or speaks another protocol.
+        SpikerlError: the worker cannot be started or speaks another protocol.
+        WorkerFailed: it dies, does not answer in time or answers nonsense.
     """
 
     def __init__(self, lava_folder: Path, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -65,20 +74,32 @@ class WorkerClient:
                 self._log.close()
                 raise SpikerlError(f"lava worker cannot be started: {error}", "spikerl doctor") from error
         self._finalizer = weakref.finalize(self, _end, self.process, self._connection, self._log, self._segments)
-        protocol = self._receive("hello", timeout)[0].get("protocol")
+        with self._ended_if_interrupted():
+            protocol = self._receive("hello", timeout)[0].get("protocol")
         if protocol != PROTOCOL_VERSION:
-            raise self._failure(
-                f"it speaks protocol {protocol}, this is {PROTOCOL_VERSION}",
-                "reinstall spikerl-deploy: two versions are mixed",
-            )
+            failure = self._failure(f"it speaks protocol {protocol}, this is {PROTOCOL_VERSION}")
+            raise SpikerlError(failure.message, "reinstall spikerl-deploy: two versions are mixed")
 
     def request(self, fields: dict[str, Any], answer: str, arrays: Arrays | None = None) -> Arrays:
         """Send a message and return the arrays of its answer.
 
         Raises:
-            SpikerlError: as for the class; the worker is ended then.
+            SpikerlError: the client is closed.
+            WorkerFailed: as for the class.
         """
-        return self._request(fields, answer, arrays, self.timeout)
+        with self._ended_if_interrupted():
+            return self._request(fields, answer, arrays, self.timeout)
+
+    @contextmanager
+    def _ended_if_interrupted(self) -> Iterator[None]:
+        """End a worker whose answer nobody waits for any longer: the next request would take it for its own."""
+        try:
+            yield
+        except SpikerlError:
+            raise
+        except BaseException:
+            self._finalizer()
+            raise
 
     def remember_processes(self) -> None:
         """Note which processes and shared memory the worker has now, to notice if one dies and to leave none."""
@@ -86,16 +107,27 @@ class WorkerClient:
         self._members = {process.pid for process in members}
         self._segments |= mapped_segments(members)
 
+    def forget_processes(self) -> None:
+        """Take it for no failure if processes end, as those of a network do that another one replaces."""
+        self._members = set()
+
     def close(self) -> None:
         """Ask the worker to stop Lava and exit; end it if it does not. May be called twice."""
         if not self._finalizer.alive:
             return
-        self._members = set()
+        self.forget_processes()
         try:
-            self._request({"op": "close"}, "closed", None, min(self.timeout, GRACE_SECONDS))
-            self.process.wait(GRACE_SECONDS)
-        except (SpikerlError, subprocess.TimeoutExpired):
-            pass  # what is left is ended below
+            with self._ended_if_interrupted():
+                self._request({"op": "close"}, "closed", None, min(self.timeout, GRACE_SECONDS))
+                self.process.wait(GRACE_SECONDS)
+        except WorkerFailed as failure:
+            _LOG.warning("it was to close: %s", failure.message)
+        except subprocess.TimeoutExpired:
+            _LOG.warning("lava worker closed, but is still there after %g s: it is ended", GRACE_SECONDS)
+        else:
+            if not _gone(self.process):
+                left = ", ".join(process.name() for process in group_members(self.process.pid))
+                _LOG.warning("lava worker left processes behind, which are ended: %s", left)
         self._finalizer()
 
     def _request(self, fields: dict[str, Any], answer: str, arrays: Arrays | None, timeout: float) -> Arrays:
@@ -123,13 +155,15 @@ class WorkerClient:
             fields, arrays = receive_message(self._connection)
         except TimeoutError:
             raise self._failure(late, "raise --worker-timeout") from None
-        except (WireError, OSError) as error:
+        except (WireClosed, OSError) as error:
             raise self._failure(f"it died ({error})") from error
+        except WireError as error:
+            raise self._failure(f"it answered nonsense ({error})") from error
         if fields.get("op") != answer:
             raise self._failure(f"it answered '{fields.get('op')}' where '{answer}' was expected")
         return fields, arrays
 
-    def _failure(self, what: str, hint: str = "see what is here: spikerl doctor") -> SpikerlError:
+    def _failure(self, what: str, hint: str = "see what is here: spikerl doctor") -> WorkerFailed:
         """Error that quotes the worker's last output; ends the worker."""
         code = self.process.poll()
         self._log.seek(0, os.SEEK_END)
@@ -138,7 +172,7 @@ class WorkerClient:
         exit_text = "" if code is None else f", exit code {code}"
         last = f"; its last output: {lines[-1].strip()[:_QUOTED_CHARACTERS]}" if lines else ""
         self._finalizer()
-        return SpikerlError(f"lava worker failed: {what}{exit_text}{last}", hint)
+        return WorkerFailed(f"lava worker failed: {what}{exit_text}{last}", hint)
 
 
 def _worker_environment() -> dict[str, str]:
