@@ -66,6 +66,7 @@ def report_document(
     env_id: str,
     control_step_seconds: float | None,
     runs: list[tuple[Backend, Rollout]],
+    perturbation: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole report; the first run is the deployment, the second, if there is one, the baseline.
 
@@ -84,7 +85,12 @@ def report_document(
             "bits": policy.bits,
             "provenance": policy.provenance,
         },
-        "environment": {"id": env_id, "seeds": seeds, "control_step_s": control_step_seconds},
+        "environment": {
+            "id": env_id,
+            "seeds": seeds,
+            "control_step_s": control_step_seconds,
+            "perturbation": perturbation,
+        },
         "backend": names[0],
         "backends": {b.name: backend_document(b, policy, r, control_step_seconds) for b, r in runs},
         "comparison": None,

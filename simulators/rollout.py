@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.protocol import Session
+from simulators.observers import ControlStep, FirstObservations, FirstSpikes, Observer
+from simulators.perturb import Disturbance, Perturbation
+from simulators.protocol import Counts, Session
 from spikerl_deploy.codec import Spikes, decode, encode
 from spikerl_deploy.environments import check_fits, environment_spec, make_environment
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.policy import Float, Policy
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +56,13 @@ def rollout(
     progress: Callable[[int, int], None] | None = None,
     record: int = 0,
     observe: int = 0,
+    perturbation: Perturbation | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Rollout:
     """Play one episode of the session's policy for each seed, side by side; a slot that ends takes the next seed.
 
     An episode ends when the environment terminates or truncates it. Its course depends on its seed alone,
-    not on what runs beside it.
+    not on what runs beside it, nor on who watches.
 
     Args:
         progress: called with (control steps, finished episodes) after every call of the backend.
@@ -63,15 +70,29 @@ def rollout(
         observe: keep the observations of the first so many control steps.
 
     Raises:
-        SpikerlError: the environment cannot be made or does not fit the policy, or the backend failed.
+        SpikerlError: the environment cannot be made, does not fit the policy or observes what is not finite, or the
+            backend failed.
     """
+    spikes, observations = FirstSpikes(record), FirstObservations(observe)
+    own: list[Observer] = [*([spikes] if record > 0 else []), *([observations] if observe > 0 else [])]
     slots = [_Slot(env_id) for _ in range(min(session.batch, len(seeds)))]
     try:
         check_fits(session.policy, env_id, environment_spec(slots[0].env, env_id))
-        return _play(session, slots, list(seeds), progress, record, observe)
+        return _Play(session, slots, list(seeds), perturbation, [*own, *observers]).run(progress, spikes, observations)
     finally:
         for slot in slots:
             slot.env.close()
+
+
+def choose_actions(policy: Policy, counts: Counts) -> Float:
+    """Actions [B, act_dim] of output counts [B, n_out], within the bounds to which training clips.
+
+    The squashed action is within them but for rounding, where the bounds are not symmetric.
+    """
+    assert policy.decoder is not None
+    actions = decode(counts, policy.time_steps, policy.decoder)
+    clipped: Float = np.minimum(np.maximum(actions, policy.decoder.action_low), policy.decoder.action_high)
+    return clipped
 
 
 class _Slot:
@@ -79,77 +100,126 @@ class _Slot:
 
     def __init__(self, env_id: str) -> None:
         self.env = make_environment(env_id)
-        self.episode: int | None = None
+        self.episode = -1
         self.generator = np.random.default_rng(0)
         self.observation = np.zeros(0)
+        self.disturbance: Disturbance | None = None
 
-    def start(self, episode: int | None, seeds: Sequence[int]) -> None:
-        self.episode = episode
-        if episode is not None:
-            self.observation, _ = self.env.reset(seed=seeds[episode])
-            self.generator = np.random.default_rng([seeds[episode], 1])  # Poisson coding; not the environment's stream
+    @property
+    def running(self) -> bool:
+        return self.episode >= 0
 
 
-def _play(
-    session: Session,
-    slots: list[_Slot],
-    seeds: list[int],
-    progress: Callable[[int, int], None] | None,
-    record: int,
-    observe: int,
-) -> Rollout:
-    policy = session.policy
-    assert policy.decoder is not None
-    returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=int)
-    totals = [np.zeros(size, dtype=np.int64) for size in policy.sizes]
-    batch = np.zeros(session.input_shape, dtype=bool)
-    recorded: list[tuple[Spikes, ...]] = []
-    observed: list[NDArray[np.float64]] = []
-    seconds: list[float] = []
-    waiting = iter(range(len(seeds)))
-    for slot in slots:
-        slot.start(next(waiting, None), seeds)
-    started, finished = time.perf_counter(), 0
-    while active := [row for row, slot in enumerate(slots) if slot.episode is not None]:
-        observations = np.stack([slots[row].observation for row in active])
-        if len(observed) < observe:
-            observed.extend(observations.astype(np.float64))
-        batch[:] = False
-        batch[active] = encode(policy, observations, [slots[row].generator for row in active])
+class _Play:
+    """Episodes under way."""
+
+    def __init__(
+        self,
+        session: Session,
+        slots: list[_Slot],
+        seeds: list[int],
+        perturbation: Perturbation | None,
+        observers: Sequence[Observer],
+    ) -> None:
+        self.session, self.slots, self.seeds, self.observers = session, slots, seeds, observers
+        self.perturbation = perturbation
+        self.waiting: Iterator[int] = iter(range(len(seeds)))
+        self.batch = np.zeros(session.input_shape, dtype=bool)
+        self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=int)
+        self.totals = [np.zeros(size, dtype=np.int64) for size in session.policy.sizes]
+        self.seconds: list[float] = []
+
+    def run(
+        self, progress: Callable[[int, int], None] | None, spikes: FirstSpikes, observations: FirstObservations
+    ) -> Rollout:
+        for slot in self.slots:
+            self._start(slot)
+        started, finished = time.perf_counter(), 0
+        while active := [row for row, slot in enumerate(self.slots) if slot.running]:
+            finished += self._step(active)
+            if progress is not None:
+                progress(int(self.lengths.sum()), finished)
+        return Rollout(
+            tuple(self.seeds),
+            tuple(self.returns.tolist()),
+            tuple(self.lengths.tolist()),
+            tuple(self.totals),
+            np.array(self.seconds),
+            self.session.batch,
+            time.perf_counter() - started,
+            observations.stacked(),
+            *spikes.stacked(),
+        )
+
+    def _start(self, slot: _Slot) -> None:
+        """Begin the next episode that waits, or leave the slot empty."""
+        slot.episode = next(self.waiting, -1)
+        if not slot.running:
+            return
+        seed = self.seeds[slot.episode]
+        slot.observation, _ = slot.env.reset(seed=seed)
+        expected = slot.env.observation_space.shape
+        if np.shape(slot.observation) != expected:
+            raise SpikerlError(f"the environment observes {np.shape(slot.observation)}, its space says {expected}")
+        slot.generator = np.random.default_rng([seed, 1])  # Poisson coding; not the environment's stream
+        if self.perturbation is not None:
+            slot.disturbance = self.perturbation.begin(self.session.policy, seed)
+
+    def _step(self, active: list[int]) -> int:
+        """One control step of the active slots; how many episodes it ended."""
+        slots, policy, batch = [self.slots[row] for row in active], self.session.policy, self.batch
+        rows = slice(None) if len(active) == len(batch) else active  # a view where all run
+        episodes = [slot.episode for slot in slots]
+        clean = seen = np.stack([slot.observation for slot in slots])
+        if not math.isfinite(clean.sum()):
+            self._check_finite(clean, episodes)
+        generators = [slot.generator for slot in slots]
+        batch.fill(False)
+        if self.perturbation is None:
+            batch[rows] = encode(policy, clean, generators)
+        else:
+            disturbed = [slot.disturbance for slot in slots if slot.disturbance is not None]
+            seen = np.stack([one.sense(observation) for one, observation in zip(disturbed, clean, strict=True)])
+            batch[rows] = encode(policy, seen, generators)
+            for row, one in zip(active, disturbed, strict=True):
+                one.lose(batch[row])
+        wanted = any(observer.wants_rasters(episodes) for observer in self.observers)
         before = time.perf_counter()
-        spikes = session.infer(batch, rasters=len(recorded) < record)
-        seconds.append(time.perf_counter() - before)
-        actions = decode(spikes.output_counts[active], policy.time_steps, policy.decoder)
-        for total, counts in zip(totals, (batch[active].sum(axis=1), *(c[active] for c in spikes.counts)), strict=True):
-            total += counts.sum(axis=0)
-        if spikes.rasters is not None:
-            recorded.append((batch.copy(), *spikes.rasters))
-        for row, action in zip(active, actions, strict=True):
-            slot = slots[row]
-            assert slot.episode is not None
-            slot.observation, reward, terminated, truncated, _ = slot.env.step(action)
-            returns[slot.episode] += float(reward)
-            lengths[slot.episode] += 1
-            if terminated or truncated:
-                finished += 1
-                slot.start(next(waiting, None), seeds)
-        if progress is not None:
-            progress(int(lengths.sum()), finished)
-    return Rollout(
-        tuple(seeds),
-        tuple(returns.tolist()),
-        tuple(lengths.tolist()),
-        tuple(totals),
-        np.array(seconds),
-        session.batch,
-        time.perf_counter() - started,
-        np.stack(observed[:observe]) if observed else None,
-        *_stacked(recorded),
-    )
+        spikes = self.session.infer(batch, rasters=wanted)
+        self.seconds.append(time.perf_counter() - before)
+        self.totals[0] += np.add.reduce(batch[rows], axis=(0, 1))
+        for total, count in zip(self.totals[1:], spikes.counts, strict=True):
+            total += np.add.reduce(count[rows], axis=0)
+        actions = choose_actions(policy, spikes.output_counts[rows])
+        applied = [
+            action if slot.disturbance is None else slot.disturbance.delay(action)
+            for slot, action in zip(slots, actions, strict=True)
+        ]
+        rewards, terminated, truncated = [], [], []
+        for slot, action in zip(slots, applied, strict=True):
+            slot.observation, reward, ends, runs_out, _ = slot.env.step(action)
+            self.returns[slot.episode] += float(reward)
+            self.lengths[slot.episode] += 1
+            rewards.append(float(reward))
+            terminated.append(bool(ends))
+            truncated.append(bool(runs_out))
+        if self.observers:
+            happened = (actions, applied, rewards, terminated, truncated)
+            step = ControlStep(episodes, active, clean, seen, batch, spikes.rasters, *happened)
+            for observer in self.observers:
+                observer.observe(step)
+        done = [slot for slot, *ends in zip(slots, terminated, truncated, strict=True) if any(ends)]
+        for slot in done:
+            self._start(slot)
+        return len(done)
 
-
-def _stacked(recorded: list[tuple[Spikes, ...]]) -> tuple[Spikes | None, tuple[Spikes, ...] | None]:
-    if not recorded:
-        return None, None
-    inputs, *layers = (np.stack(parts) for parts in zip(*recorded, strict=True))
-    return inputs, tuple(layers)
+    def _check_finite(self, observations: NDArray[np.floating], episodes: list[int]) -> None:
+        if np.isfinite(observations).all():
+            return
+        row, value = (int(index) for index in np.argwhere(~np.isfinite(observations))[0])
+        episode = episodes[row]
+        raise SpikerlError(
+            f"value {value} of the observation is {observations[row, value]} after {self.lengths[episode]} control "
+            f"steps of seed {self.seeds[episode]}: the simulation has come apart",
+            "another --seed, or less of --perturb",
+        )

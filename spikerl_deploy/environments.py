@@ -48,8 +48,8 @@ def mujoco_ids() -> list[str]:
     return sorted(env_id for _, env_id in newest.values())
 
 
-def make_environment(env_id: str) -> gymnasium.Env[Any, Any]:
-    """Create an environment.
+def make_environment(env_id: str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """Create an environment; `render_mode` rgb_array makes it draw frames.
 
     Raises:
         SpikerlError: the id is unknown or the environment cannot be made.
@@ -62,7 +62,7 @@ def make_environment(env_id: str) -> gymnasium.Env[Any, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            env = gymnasium.make(env_id)
+            env = gymnasium.make(env_id, render_mode=render_mode)
     except gymnasium.error.DependencyNotInstalled as error:
         raise SpikerlError(f"environment '{env_id}' needs a missing package: {error}", "spikerl doctor") from error
     except (gymnasium.error.Error, ImportError) as error:
@@ -81,6 +81,8 @@ def _route_mujoco_warnings() -> None:
         import mujoco
     except ImportError:
         return  # make_environment says what is missing
+    except RuntimeError as error:  # a value of MUJOCO_GL that it does not know
+        raise SpikerlError(f"MuJoCo cannot be imported: {_one_line(error)}", "unset MUJOCO_GL") from error
     logger = logging.getLogger("spikerl.mujoco")
 
     def log(message: str) -> None:
@@ -98,20 +100,32 @@ def environment_spec(env: gymnasium.Env[Any, Any], env_id: str) -> EnvironmentSp
     """Read sizes and limits off an environment.
 
     Raises:
-        SpikerlError: the observation is not a vector, or the action not a bounded vector.
+        SpikerlError: the observation is not a vector, or the action not a vector of real numbers between finite bounds.
     """
     from gymnasium.spaces import Box
 
     observation, action = env.observation_space, env.action_space
-    if not isinstance(observation, Box) or len(observation.shape) != 1:
+    if not isinstance(observation, Box) or len(observation.shape) != 1 or not observation.shape[0]:
         raise SpikerlError(f"environment '{env_id}' observes {observation}, a vector is needed", LIST_HINT)
-    if not isinstance(action, Box) or len(action.shape) != 1 or not action.is_bounded():
+    if not isinstance(action, Box) or len(action.shape) != 1 or not action.shape[0] or not action.is_bounded():
         raise SpikerlError(f"environment '{env_id}' acts in {action}, a bounded vector is needed", LIST_HINT)
+    if not np.issubdtype(action.dtype, np.floating):
+        raise SpikerlError(f"environment '{env_id}' acts in {action.dtype}, a policy gives real numbers", LIST_HINT)
+    with np.errstate(over="ignore"):
+        low, high = action.low.astype(np.float32), action.high.astype(np.float32)
+        usable = np.isfinite(high - low) & (high > low)
+    if not usable.all():
+        where = int(np.argmin(usable))
+        raise SpikerlError(
+            f"environment '{env_id}' bounds action {where} by {action.low[where]} and {action.high[where]}: "
+            "no range in float32",
+            LIST_HINT,
+        )
     dt = getattr(env.unwrapped, "dt", None)
     return EnvironmentSpec(
         int(observation.shape[0]),
-        action.low.astype(np.float32),
-        action.high.astype(np.float32),
+        low,
+        high,
         env.spec.max_episode_steps if env.spec is not None else None,
         float(dt) if dt is not None else None,
     )

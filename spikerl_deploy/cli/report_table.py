@@ -17,6 +17,10 @@ def print_report(document: dict[str, Any]) -> None:
     sizes = "-".join(map(str, policy["sizes"]))
     seeds = environment["seeds"]
     out.print(f"[bold]{environment['id']}[/bold]  {sizes}, T {policy['time_steps']}, seeds {seeds[0]} to {seeds[-1]}")
+    perturbation = environment["perturbation"]
+    if perturbation is not None:
+        where = " and ".join(perturbation["backends"])
+        out.print(f"perturbed on {where}: {perturbation['words']}", markup=False, soft_wrap=True)
     _returns(out, document, seeds)
     _comparison(out, document["comparison"])
     _activity(out, document)

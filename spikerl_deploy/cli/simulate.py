@@ -21,9 +21,9 @@ from spikerl_deploy.cli.common import (
     print_json,
     say,
 )
+from spikerl_deploy.cli.simulate_files import SimulateFiles
 from spikerl_deploy.errors import CheckFailed, SpikerlError
 
-REPORT, PICTURE = "report.json", "summary.png"
 # option of a backend -> flag and its default: a flag that no chosen backend takes is refused, not ignored
 BACKEND_FLAGS: dict[str, tuple[str, Any]] = {
     "device": ("--device", "auto"),
@@ -54,6 +54,17 @@ def simulate(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder that takes report.json and summary.png.")
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="File (.npz) that takes all observations, spikes, actions and rewards.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="File (.mp4, .gif) that shows the first episode beside its spikes.")
+    ] = None,
+    perturb: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Sensor noise=STD, action delay=STEPS, lost input spikes drop=SHARE."),
+    ] = None,
+    clean_baseline: Annotated[bool, typer.Option("--clean-baseline", help="Do not perturb the baseline.")] = False,
     min_retention: Annotated[
         float | None, typer.Option(help="Exit 1 if mean return / baseline's mean return is below this.")
     ] = None,
@@ -68,14 +79,19 @@ def simulate(
 ) -> None:
     """Run a policy in closed loop on a backend, with the same seeds on a baseline."""
     from simulators.compare import report_document
-    from simulators.plots import RASTER_STEPS, draw_summary
+    from simulators.perturb import parse_perturbation
+    from simulators.plots import RASTER_STEPS
     from simulators.rollout import rollout
-    from spikerl_deploy.files import write_json
 
     if compare == backend:
         raise SpikerlError(f"--compare {compare} is the backend itself", "compare with torch, the policy as trained")
     if min_retention is not None and compare is None:
         raise SpikerlError("--min-retention needs a baseline", "add --compare torch")
+    perturbation = parse_perturbation(perturb or [])
+    if clean_baseline and (compare is None or perturbation is None):
+        raise SpikerlError(
+            "--clean-baseline needs a baseline and a perturbation", "add --compare torch --perturb noise=0.05"
+        )
     options = {
         "device": device, "bf16": bf16, "timeout": worker_timeout, "install": not no_install, "wheel": wheel,
     }  # fmt: skip
@@ -83,26 +99,30 @@ def simulate(
     policy, env_id, control_step = _load(policy_file, env)
     for one in backends:
         one.check(policy)
-    report = _prepare_report(out, force, dry_run)
+    files = SimulateFiles(out, record, video, force)
+    files.check(env_id)
     seeds = range(seed, seed + episodes)
+    perturbed = backends[:1] if clean_baseline else backends
+    stated = perturbation.document(policy, [one.name for one in perturbed]) if perturbation is not None else None
     if dry_run:
-        _plan(policy, env_id, backends, seeds, parallel, report, output)
+        _plan(policy, env_id, backends, seeds, parallel, files, stated, output)
         return
+    files.prepare()
+    recorder = files.recorder(policy)
     runs: list[tuple[Backend, Rollout]] = []
     for one in backends:
+        applied = perturbation if one in perturbed else None
+        observers = [recorder] if recorder is not None and one is backends[0] else []
         with one.open(policy, min(parallel, episodes)) as session, _progress(one.name, episodes) as show:
-            runs.append((one, rollout(session, env_id, seeds, show, RASTER_STEPS)))
-    document = report_document(policy, policy_file, env_id, control_step, runs)
+            runs.append((one, rollout(session, env_id, seeds, show, RASTER_STEPS, 0, applied, observers)))
+    document = report_document(policy, policy_file, env_id, control_step, runs, stated)
     if output is Format.json:
         print_json(document)
     else:
         from spikerl_deploy.cli.report_table import print_report
 
         print_report(document)
-    if report is not None:
-        write_json(report, document, force)
-        draw_summary(document, runs[0][1], report.with_name(PICTURE), force)
-        say(f"report: {report}")
+    files.write(document, runs[0][1], recorder)
     _check_retention(document, min_retention)
 
 
@@ -115,28 +135,6 @@ def _make_backends(names: list[str], options: dict[str, Any]) -> list[Backend]:
         if options[option] != default and option not in taken:
             raise SpikerlError(f"{flag} concerns none of the backends {', '.join(names)}", f"leave {flag} out")
     return [make_backend(name, **options, say=say) for name in names]
-
-
-def _prepare_report(out: Path | None, force: bool, dry_run: bool) -> Path | None:
-    """Path of report.json in a folder that is there and can be written, so that nothing fails after the episodes."""
-    import tempfile
-
-    from spikerl_deploy.files import refuse_overwrite
-
-    if out is None:
-        return None
-    if out.exists() and not out.is_dir():
-        raise SpikerlError(f"'{out}' is a file, a folder for the report was expected", "choose another -o")
-    for name in (REPORT, PICTURE):
-        refuse_overwrite(out / name, force)
-    if not dry_run:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=out):
-                pass
-        except OSError as error:
-            raise SpikerlError(f"cannot write report folder '{out}': {error.strerror}", "choose another -o") from error
-    return out / REPORT
 
 
 def _load(policy_file: Path, env: str | None) -> tuple[Policy, str, float | None]:
@@ -164,7 +162,8 @@ def _plan(
     backends: list[Backend],
     seeds: range,
     parallel: int,
-    report: Path | None,
+    files: SimulateFiles,
+    perturbation: dict[str, Any] | None,
     output: Format,
 ) -> None:
     document: dict[str, Any] = {
@@ -172,7 +171,8 @@ def _plan(
         "env": env_id,
         "seeds": list(seeds),
         "parallel": parallel,
-        "report": str(report) if report is not None else None,
+        **files.document(),
+        "perturbation": perturbation,
         "backends": {
             one.name: {"runs": one.runs(policy), "ready": one.availability().ready, "detail": one.availability().detail}
             for one in backends
@@ -185,7 +185,10 @@ def _plan(
     out.print(f"would run {len(seeds)} episodes of {env_id} (seeds {seeds[0]} to {seeds[-1]}), {parallel} side by side")
     for name, entry in document["backends"].items():
         out.print(f"  {name}: {entry['runs']}; {entry['detail']}", soft_wrap=True)
-    out.print(f"  report: {document['report'] or 'not written (no -o)'}", soft_wrap=True)
+    if perturbation is not None:
+        out.print(f"  perturbed on {' and '.join(perturbation['backends'])}: {perturbation['words']}", soft_wrap=True)
+    for name, flag in (("report", "-o"), ("record", "--record"), ("video", "--video")):
+        out.print(f"  {name}: {document[name] or f'not written (no {flag})'}", soft_wrap=True)
 
 
 def _check_retention(document: dict[str, Any], minimum: float | None) -> None:

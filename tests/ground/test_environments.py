@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Dict, Discrete
 
 from spikerl_deploy.environments import environment_spec, make_environment, mujoco_ids
 from spikerl_deploy.errors import SpikerlError
@@ -47,3 +49,54 @@ def test_mujoco_writes_no_log_into_the_working_directory(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert list(tmp_path.iterdir()) == []
     assert done.stderr == ""
+
+
+class Spaces(gymnasium.Env):
+    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+
+GOOD = Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (Discrete(3), GOOD, "observes Discrete"),
+        (Box(0, 255, (8, 8), np.uint8), GOOD, "a vector is needed"),
+        (Box(-1, 1, (0,)), GOOD, "a vector is needed"),
+        (Dict({"a": GOOD}), GOOD, "observes Dict"),
+        (GOOD, Discrete(3), "acts in Discrete"),
+        (GOOD, Box(-1, 1, (2, 2)), "a bounded vector is needed"),
+        (GOOD, Box(-1, 1, (0,)), "a bounded vector is needed"),
+        (GOOD, Box(-np.inf, 1, (2,)), "a bounded vector is needed"),
+        (GOOD, Box(0, 5, (2,), np.int64), "acts in int64, a policy gives real numbers"),
+        (
+            GOOD,
+            Box(np.array([-1, -1e300]), np.array([1, 1e300]), dtype=np.float64),
+            "bounds action 1 by -1e.300 and 1e",
+        ),
+        (GOOD, Box(np.array([0.0, 1.0]), np.array([1.0, 1.0]), dtype=np.float64), "bounds action 1 by 1.0 and 1.0"),
+    ],
+)
+def test_spaces_that_no_policy_fits_are_refused(
+    observation: gymnasium.Space, action: gymnasium.Space, message: str
+) -> None:
+    with pytest.raises(SpikerlError, match=message) as caught:
+        environment_spec(Spaces(observation, action), "Its-v0")
+    assert "'Its-v0'" in caught.value.message
+    assert caught.value.hint
+
+
+def test_whole_numbers_may_be_observed_and_unequal_bounds_acted_within() -> None:
+    bounds = np.array([[-1, 0], [1, 2]], dtype=np.float32)
+    spec = environment_spec(Spaces(Box(0, 5, (3,), np.int32), Box(*bounds)), "Its-v0")
+    assert (spec.obs_dim, spec.action_low.tolist(), spec.action_high.tolist()) == (3, [-1, 0], [1, 2])
+
+
+def test_a_platform_that_mujoco_does_not_know_is_an_error_of_one_line() -> None:
+    code = "from spikerl_deploy.environments import make_environment; make_environment('Hopper-v5')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | {"MUJOCO_GL": "foo"}
+    )
+    assert done.stderr.splitlines()[-1].startswith("spikerl_deploy.errors.SpikerlError: MuJoCo cannot be imported")

@@ -26,7 +26,8 @@ def test_the_report_says_what_happened(tmp_path: Path) -> None:
             runs.append((backend, rollout(session, ENV, range(4))))
     document = json.loads(json.dumps(report_document(policy, tmp_path / "p.nir", ENV, 0.04, runs), allow_nan=False))
     assert document["schema"] == "spikerl.report/1"
-    assert document["environment"] == {"id": ENV, "seeds": [0, 1, 2, 3], "control_step_s": 0.04}
+    environment = {"id": ENV, "seeds": [0, 1, 2, 3], "control_step_s": 0.04, "perturbation": None}
+    assert document["environment"] == environment
     for backend, result in runs:
         entry = document["backends"][backend.name]
         assert entry["returns"] == list(result.returns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -10,12 +12,12 @@ from support import quantized_policy, random_policy
 from exporters.quantize import quantize
 from simulators.fixed import FixedBackend
 from simulators.recording import record_observations
-from simulators.rollout import rollout
+from simulators.rollout import choose_actions, rollout
 from simulators.torch_backend import TorchBackend
 from spikerl_deploy.codec import decode, encode
 from spikerl_deploy.environments import make_environment
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.policy import Policy
+from spikerl_deploy.policy import Policy, PopulationDecoder
 
 ENV = "InvertedPendulum-v5"
 
@@ -156,3 +158,52 @@ def test_observations_of_several_episodes_begin_with_their_first_ones_and_end_at
     env.close()
     np.testing.assert_array_equal(whole.observations[:3], first)
     assert whole.observations.dtype == np.float64
+
+
+def test_actions_are_clipped_to_the_bounds_as_in_training() -> None:
+    """Rounding alone takes the squashed action beyond bounds that are not symmetric; training clips to the bounds."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-3, 0, 200).astype(np.float32)
+    high = low + rng.uniform(0.1, 3, 200).astype(np.float32)
+    decoder = PopulationDecoder(np.full((200, 1), 100.0), np.zeros(200), low, high)
+    core = replace(random_policy(act_dim=200, population=1, obs_dim=4), decoder=decoder)
+    counts = np.full((1, 200), 5, dtype=np.int32)
+    squashed = decode(counts, core.time_steps, decoder)
+    assert (squashed > high).any()
+    chosen = choose_actions(core, counts)
+    np.testing.assert_array_equal(chosen, np.clip(squashed, low, high))
+    assert chosen.dtype == np.float32
+    silent = PopulationDecoder(np.zeros((200, 1)), np.full(200, -100.0), low, high)
+    assert (choose_actions(replace(core, decoder=silent), counts) >= low).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_simulation_that_comes_apart_is_an_error_that_names_the_step(
+    value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(gymnasium.Wrapper):
+        steps = 0
+
+        def step(self, action: np.ndarray) -> tuple:
+            self.steps += 1
+            observation, *rest = self.env.step(action)
+            if self.steps == 3:
+                observation[2] = value
+            return observation, *rest
+
+    monkeypatch.setattr("simulators.rollout.make_environment", lambda env_id: Broken(make_environment(env_id)))
+    with FixedBackend().open(quantized_policy(), 2) as session:
+        with pytest.raises(
+            SpikerlError, match=f"value 2 of the observation is {value} after 3 control steps of seed 8"
+        ):
+            rollout(session, ENV, [8, 9])
+
+
+def test_an_observation_of_another_shape_than_the_space_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nested(gymnasium.ObservationWrapper):
+        def observation(self, observation: np.ndarray) -> np.ndarray:
+            return observation[None]
+
+    monkeypatch.setattr("simulators.rollout.make_environment", lambda env_id: Nested(make_environment(env_id)))
+    with FixedBackend().open(quantized_policy()) as session, pytest.raises(SpikerlError, match=r"\(1, 4\), its space"):
+        rollout(session, ENV, [0])

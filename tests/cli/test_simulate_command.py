@@ -1,0 +1,142 @@
+"""`spikerl simulate` with perturbation, recording and video: what lands in the report and in the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import quantized_policy, run_here
+
+from simulators.episodes import load_episodes
+from simulators.fixed import FixedBackend
+from simulators.perturb import Perturbation
+from simulators.rendering import rendering_environment
+from simulators.replay import replay
+from simulators.rollout import rollout
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.policy_file import save_policy
+
+ENV = "InvertedPendulum-v5"
+ON_FIXED = ["simulate", "p.nir", "--backend", "fixed", "--episodes", "3", "--seed", "4"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_policy(quantized_policy(), tmp_path / "p.nir")
+    return tmp_path
+
+
+def played(perturbation: Perturbation | None) -> list[float]:
+    with FixedBackend().open(quantized_policy()) as session:
+        return list(rollout(session, ENV, range(4, 7), perturbation=perturbation).returns)
+
+
+def test_a_perturbation_lands_in_the_report_and_applies_to_both(folder: Path) -> None:
+    setting = Perturbation(noise=0.05, delay=1, drop=0.2)
+    arguments = [*ON_FIXED, "--perturb", "noise=0.05,delay=1", "--perturb", "drop=0.2", "--format", "json"]
+    done = run_here(*arguments, "--compare", "torch", "--device", "cpu", "-o", "report", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert json.loads((folder / "report" / "report.json").read_text()) == document
+    assert document["environment"]["perturbation"] == {
+        "noise": 0.05,
+        "delay": 1,
+        "drop": 0.2,
+        "noise_unit": "standard deviation of the observation",
+        "delay_unit": "control steps",
+        "drop_unit": "share of the input spikes",
+        "words": "noise 0.05, delay 1, drop 0.2",
+        "backends": ["fixed", "torch"],
+    }
+    assert document["backends"]["fixed"]["returns"] == played(setting) != played(None)
+    clean = json.loads(
+        run_here(*ON_FIXED, "--compare", "torch", "--device", "cpu", "--format", "json", cwd=folder).stdout
+    )
+    assert clean["environment"]["perturbation"] is None
+    assert clean["backends"]["torch"]["returns"] != document["backends"]["torch"]["returns"]
+    arguments += ["--compare", "torch", "--device", "cpu", "--clean-baseline"]
+    against_clean = json.loads(run_here(*arguments, cwd=folder).stdout)
+    assert against_clean["environment"]["perturbation"]["backends"] == ["fixed"]
+    assert against_clean["backends"]["torch"]["returns"] == clean["backends"]["torch"]["returns"]
+    assert against_clean["backends"]["fixed"]["returns"] == document["backends"]["fixed"]["returns"]
+
+
+def test_the_human_report_says_that_it_was_perturbed(folder: Path) -> None:
+    done = run_here(*ON_FIXED, "--perturb", "delay=2", cwd=folder)
+    assert "perturbed on fixed: noise 0, delay 2, drop 0" in done.stdout
+    assert "perturbed" not in run_here(*ON_FIXED, cwd=folder).stdout
+
+
+def test_a_recording_of_all_episodes_is_replayed_exactly_and_says_what_it_is(folder: Path) -> None:
+    arguments = [*ON_FIXED, "--compare", "torch", "--device", "cpu", "--parallel", "2", "--perturb", "drop=0.1"]
+    done = run_here(*arguments, "--record", "new/r.npz", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    episodes = load_episodes(folder / "new" / "r.npz")
+    assert f"recording: new/r.npz, {len(episodes)} control steps" in done.stderr
+    assert episodes.about["environment"]["perturbation"]["drop"] == 0.1
+    assert (episodes.about["backend"], episodes.about["runs"]) == ("fixed", "8-bit integers")
+    assert episodes.about["seeds"] == [4, 5, 6]
+    assert episodes.about["policy"]["file"] == "p.nir"
+    returns = [float(episodes.columns["rewards"][rows].sum()) for rows in episodes.by_episode()]
+    assert returns == played(Perturbation(drop=0.1))
+    with FixedBackend().open(quantized_policy(), 8) as session:
+        assert replay(folder / "new" / "r.npz", session).exact
+    again = run_here(*ON_FIXED, "--record", "new/r.npz", cwd=folder)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "not overwritten" in again.stderr
+
+
+def test_a_recording_is_data_for_quantize(folder: Path) -> None:
+    run_here(*ON_FIXED, "--record", "r.npz", cwd=folder)
+    save_policy(quantized_policy().as_trained(), folder / "float.nir")
+    done = run_here("quantize", "float.nir", "--bits", "6", "--data", "r.npz", "-o", "q.nir", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert f"calibrated on {len(load_episodes(folder / 'r.npz'))} control steps" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--perturb", "noize=1"], "unknown perturbation 'noize'"),
+        (["--perturb", "drop=1.5"], "drop=1.5 is outside [0, 1]"),
+        (["--clean-baseline"], "--clean-baseline needs a baseline and a perturbation"),
+        (["--clean-baseline", "--perturb", "delay=1"], "--clean-baseline needs a baseline"),
+        (["--clean-baseline", "--compare", "torch"], "--clean-baseline needs a baseline"),
+        (["--record", "r.txt"], "'r.txt' is no .npz"),
+        (["--record", "p.nir/r.npz"], "cannot write folder 'p.nir'"),
+        (["--video", "v.avi"], "'v.avi' is neither .mp4 nor .gif"),
+    ],
+)
+def test_what_would_fail_after_the_episodes_is_refused_before(folder: Path, arguments: list[str], message: str) -> None:
+    done = run_here(*ON_FIXED, *arguments, cwd=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "running" not in done.stderr
+    assert [path.name for path in folder.iterdir()] == ["p.nir"]
+
+
+def test_a_dry_run_states_the_plan_and_writes_nothing(folder: Path) -> None:
+    arguments = [*ON_FIXED, "--perturb", "noise=1", "--record", "new/r.npz", "--dry-run"]
+    plan = json.loads(run_here(*arguments, "--format", "json", cwd=folder).stdout)
+    assert (plan["record"], plan["video"], plan["perturbation"]["noise"]) == ("new/r.npz", None, 1.0)
+    human = run_here(*arguments, cwd=folder).stdout
+    assert "perturbed on fixed: noise 1, delay 0, drop 0" in human
+    assert "record: new/r.npz" in human
+    assert [path.name for path in folder.iterdir()] == ["p.nir"]
+
+
+def test_a_video_of_the_first_episode_changes_no_return(folder: Path) -> None:
+    try:
+        rendering_environment(ENV).close()
+    except SpikerlError as error:
+        pytest.skip(error.message)
+    done = run_here(*ON_FIXED, "--perturb", "delay=2", "--video", "v.gif", "--format", "json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["backends"]["fixed"]["returns"] == played(Perturbation(delay=2))
+    image = Image.open(folder / "v.gif")
+    assert image.n_frames == document["backends"]["fixed"]["lengths"][0] + 1
+    assert np.asarray(image.convert("RGB")).shape == (528, 960, 3)
