@@ -70,7 +70,9 @@ def export_netx(policy: Policy, path: Path, force: bool = False) -> None:
             _write_header(file, policy, layers[0].sources)
             for index, (layer, netx) in enumerate(zip(policy.integers, layers, strict=True)):
                 following = layers[index + 1].sources if index < last else None
-                _write_layer(file.create_group(f"layer/{index}"), layer, netx, following)
+                rows = np.arange(layer.weight.shape[0]) if following is None else following
+                _write_layer(file.create_group(f"layer/{index}"), layer, netx, rows, feeds=index < last)
+                file[f"neurons/{index}"] = rows.astype(np.int32)
 
 
 def netx_layer(index: int, layer: IntegerLayer, time_steps: int, feeds: bool) -> NetxLayer:
@@ -158,16 +160,15 @@ def _write_header(file: h5py.File, policy: Policy, sources: NDArray[np.intp]) ->
     file["provenance"] = json.dumps(policy.provenance, sort_keys=True)
 
 
-def _write_layer(group: h5py.Group, layer: IntegerLayer, netx: NetxLayer, following: NDArray[np.intp] | None) -> None:
+def _write_layer(group: h5py.Group, layer: IntegerLayer, netx: NetxLayer, rows: NDArray[np.intp], feeds: bool) -> None:
     """One block: a row for each copy of a neuron that the following layer asks for, then those that always fire."""
     n_out = layer.weight.shape[0]
-    rows = np.arange(n_out) if following is None else following
     weight = np.concatenate([netx.weight, np.zeros_like(netx.weight[:1])])[rows]
     group["type"] = _text("dense")
     group["shape"] = np.array([rows.size])
     group["inFeatures"], group["outFeatures"] = netx.weight.shape[1], rows.size
     group.create_dataset("weight", data=weight.astype(np.int16), compression="gzip")
-    if following is not None:
+    if feeds:
         group["bias"] = np.where(rows == n_out, BIAS_MANT_MAX, 0).astype(np.int32)
     neuron = group.create_group("neuron")
     neuron["type"] = _text("CUBA")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.protocol import Availability, Backend, Session, SpikeRecord, counts_of
+from simulators.protocol import Availability, Backend, GraphRecord, Session, SpikeRecord, counts_of
 from spikerl_deploy.codec import Spikes
-from spikerl_deploy.errors import unknown
+from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.policy import Policy
 
 if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda")
+WEIGHTS = ("trained", "graph")
 
 
 class TorchSession(Session):
@@ -48,16 +52,23 @@ class TorchSession(Session):
 
 
 class TorchBackend(Backend):
-    """Float execution. `device` is auto, cpu or cuda; `bf16` runs the matrix products in BF16."""
+    """Float execution.
+
+    Args:
+        device: auto, cpu or cuda. bf16: run the matrix products in BF16.
+        weights: `trained` are those before quantization, where the policy carries them; `graph` those of the NIR graph.
+    """
 
     name = "torch"
     summary = "the policy as trained, float32 or BF16, on CPU or CUDA"
     exactness = "float"
 
-    def __init__(self, device: str = "auto", bf16: bool = False) -> None:
+    def __init__(self, device: str = "auto", bf16: bool = False, weights: str = "trained") -> None:
         if device not in DEVICES:
             raise unknown("device", device, DEVICES)
-        self.device, self.bf16 = device, bf16
+        if weights not in WEIGHTS:
+            raise unknown("weights", weights, WEIGHTS)
+        self.device, self.bf16, self.weights = device, bf16, weights
 
     def availability(self) -> Availability:
         try:
@@ -69,10 +80,11 @@ class TorchBackend(Backend):
 
     def runs(self, policy: Policy) -> str:
         kind = "BF16" if self.bf16 else "float32"
-        return f"{kind} weights {'as trained' if policy.trained is not None else 'of the NIR graph'}"
+        trained = self.weights == "trained" and policy.trained is not None
+        return f"{kind} weights {'as trained' if trained else 'of the NIR graph'}"
 
     def layer_weights(self, policy: Policy) -> tuple[NDArray[Any], ...]:
-        return tuple(layer.weight for layer in policy.as_trained().layers)
+        return tuple(layer.weight for layer in self._executed(policy).layers)
 
     def check(self, policy: Policy) -> None:
         from training.device import choose_device
@@ -82,4 +94,23 @@ class TorchBackend(Backend):
     def open(self, policy: Policy, batch: int = 1) -> TorchSession:
         from training.device import choose_device
 
-        return TorchSession(policy.as_trained(), batch, choose_device(self.device), self.bf16)
+        return TorchSession(self._executed(policy), batch, choose_device(self.device), self.bf16)
+
+    def run_graph(
+        self,
+        graph: nir.NIRGraph,
+        spikes: NDArray[Any],
+        dt: float,
+        record: Sequence[str] = (),
+        integers: tuple[IntegerLayer, ...] | None = None,
+    ) -> GraphRecord:
+        from simulators.nir_torch import run_ordered
+        from spikerl_deploy.nir_order import order_graph
+        from training.device import choose_device
+
+        if self.bf16:
+            raise SpikerlError("backend 'torch' runs graphs in float32, BF16 was asked for", "leave BF16 out")
+        return run_ordered(order_graph(graph, dt), spikes, record, choose_device(self.device))
+
+    def _executed(self, policy: Policy) -> Policy:
+        return policy if self.weights == "graph" else policy.as_trained()

@@ -1,0 +1,260 @@
+"""`spikerl verify`: the same observations on every backend, spike for spike."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spikerl_deploy.cli.common import (
+    ForceOption,
+    Format,
+    FormatOption,
+    Verbosity,
+    complete_environment,
+    print_json,
+    say,
+)
+from spikerl_deploy.cli.verify_entrants import (
+    ALL,
+    adjusted,
+    find_entrants,
+    known_names,
+    parse_names,
+    reference_of,
+)
+from spikerl_deploy.errors import CheckFailed, SpikerlError
+
+if TYPE_CHECKING:
+    from simulators.verify import Entrant, Row
+    from spikerl_deploy.policy import Policy
+
+PLAN_SCHEMA = "spikerl.verify-plan/1"
+# option of a backend -> flag and its default: a flag that no chosen backend takes is refused, not ignored
+BACKEND_FLAGS: dict[str, tuple[str, Any]] = {
+    "device": ("--device", "auto"),
+    "timeout": ("--worker-timeout", 60.0),
+    "install": ("--no-install", True),
+    "wheel": ("--wheel", None),
+}
+
+
+def _complete_names(incomplete: str) -> list[str]:
+    before, comma, last = incomplete.rpartition(",")
+    taken = before.split(",")
+    names = [*known_names(), *([] if comma else [ALL])]
+    return [before + comma + name for name in names if name.startswith(last) and name not in taken]
+
+
+def verify(
+    policy_file: Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (.nir).")],
+    backends: Annotated[
+        str,
+        typer.Option(
+            help="Names with commas, or all that are installed: registered backends, and netx.",
+            autocompletion=_complete_names,
+        ),
+    ] = ALL,
+    steps: Annotated[int, typer.Option(min=1, help="Control steps to record and to feed to every backend.")] = 500,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes that every backend plays, one a seed.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 0,
+    play: Annotated[bool, typer.Option("--play/--no-play", help="Close the loop on every backend, too.")] = True,
+    parallel: Annotated[int, typer.Option(min=1, help="Control steps, or episodes, side by side.")] = 10,
+    env: Annotated[
+        str | None, typer.Option(help="Another environment than the policy's.", autocompletion=complete_environment)
+    ] = None,
+    max_mismatches: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of spikes that may differ, where it need not be none."),
+    ] = None,
+    max_action_error: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Largest error of an action as share of its range, likewise."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="File that takes the result as JSON.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="File that takes the result as JUnit XML.")] = None,
+    device: Annotated[str, typer.Option(help="Device of the torch backend: auto, cpu or cuda.")] = "auto",
+    no_install: Annotated[
+        bool, typer.Option("--no-install", help="Install nothing that is named but not here.")
+    ] = False,
+    wheel: Annotated[Path | None, typer.Option(help="Lava's wheel as a file, for machines without an index.")] = None,
+    worker_timeout: Annotated[float, typer.Option(help="Seconds that Lava's worker may take to answer.")] = 60.0,
+    force: ForceOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan only.")] = False,
+    output: FormatOption = Format.human,
+) -> None:
+    """Feed the same observations to every backend and compare every spike. Exit 1 beyond the stated tolerance."""
+    from simulators.registry import make_backend
+    from simulators.verify import run_reference, verify_entrant
+    from simulators.verify_document import junit_xml, verdict_text, verify_document
+    from spikerl_deploy.files import atomic_path, write_json
+
+    if out is not None and junit is not None and out.resolve() == junit.resolve():
+        raise SpikerlError(f"-o and --junit both name '{out}'", "give each a file of its own")
+    for path in (out, junit):
+        if path is not None:
+            _prepare(path, force, dry_run)
+    options = {"device": device, "timeout": worker_timeout, "install": not no_install, "wheel": wheel}
+    names = parse_names(backends)
+    _check_flags(names, options, optional=backends == ALL)
+    policy, env_id = _load(policy_file, env)
+    if device != "auto" and "torch" in names:  # asked for, so not skipped under `all`
+        make_backend("torch", device=device).check(policy)
+    options |= {"say": say}
+    reference = reference_of(policy, options)
+    adjust = adjusted(max_mismatches, max_action_error)
+    entrants, skips = find_entrants(names, policy, options, adjust, optional=backends == ALL)
+    _check_something_is_compared(reference, entrants, skips, max_mismatches, max_action_error)
+    if dry_run:
+        _plan(env_id, steps, reference, entrants, skips, output)
+        return
+    seeds = range(seed, seed + episodes) if play else range(0)
+    say(f"{reference.name}: recording {steps} control steps")
+    played = run_reference(reference, policy, env_id, steps, seeds, seed)
+    rows = []
+    for entrant in entrants:
+        with _progress(entrant.name, steps, len(seeds)) as show:
+            rows.append(verify_entrant(entrant, played, parallel, show))
+    document = verify_document(policy_file, played, [*rows, *skips])
+    if output is Format.json:
+        print_json(document)
+    else:
+        from spikerl_deploy.cli.verify_table import print_verification
+
+        print_verification(document)
+    if out is not None:
+        write_json(out, document, force)
+        say(f"verification: {out}")
+    if junit is not None:
+        with atomic_path(junit, force) as temporary:
+            temporary.write_bytes(junit_xml(document))
+        say(f"JUnit: {junit}")
+    bad = [row for row in document["rows"] if row["status"] in ("failed", "error")]
+    if bad:
+        what = "differs from" if bad[0]["status"] == "failed" else "broke off, held against"
+        others = f" (and {', '.join(row['name'] for row in bad[1:])})" if bad[1:] else ""
+        raise CheckFailed(
+            f"{bad[0]['name']}{others} {what} {played.name}: {verdict_text(bad[0], played.name)}",
+            bad[0]["hint"] or f"spikerl verify {policy_file} --backends {bad[0]['name']} --format json",
+        )
+
+
+def _load(policy_file: Path, env: str | None) -> tuple[Policy, str]:
+    """The policy, which fits its environment, and that environment's id."""
+    from spikerl_deploy.environments import check_fits, environment_spec, make_environment
+    from spikerl_deploy.policy_file import load_policy
+
+    policy = load_policy(policy_file)
+    env_id = env if env is not None else policy.env_id
+    if env_id is None:
+        raise SpikerlError(
+            f"'{policy_file}' names no environment to record observations in", "name one: --env HalfCheetah-v5"
+        )
+    made = make_environment(env_id)
+    try:
+        check_fits(policy, env_id, environment_spec(made, env_id))
+    finally:
+        made.close()
+    return policy, env_id
+
+
+def _prepare(path: Path, force: bool, dry_run: bool) -> None:
+    """Find out before the work whether a file can be written after it."""
+    import tempfile
+
+    from spikerl_deploy.files import refuse_overwrite
+
+    refuse_overwrite(path, force)
+    if dry_run:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise SpikerlError(f"cannot write '{path}': {error.strerror}", "choose a writable folder") from error
+
+
+def _check_flags(names: Sequence[str], options: dict[str, Any], optional: bool) -> None:
+    """Refuse flags that no backend takes, or whose value one of those that take it refuses."""
+    from simulators.registry import backend_names, backend_options, make_backend
+
+    given = {option: options[option] for option, (_, default) in BACKEND_FLAGS.items() if options[option] != default}
+    unused = set(given)
+    for name in sorted({"torch", *names} & set(backend_names())):  # torch may be the reference
+        try:
+            taken = backend_options(name)
+        except SpikerlError:
+            if not optional:
+                raise
+            continue  # skipped, with this reason, when the entrants are found
+        if taken & set(given):
+            make_backend(name, **given)
+            unused -= taken
+    for option in unused:
+        flag = BACKEND_FLAGS[option][0]
+        raise SpikerlError(f"{flag} concerns none of the backends {', '.join(names)}", f"leave {flag} out")
+
+
+def _check_something_is_compared(
+    reference: Entrant,
+    entrants: Sequence[Entrant],
+    skips: Sequence[Row],
+    max_mismatches: float | None,
+    max_action_error: float | None,
+) -> None:
+    """A verification that compares nothing must not pass."""
+    judged = [entrant.tolerance for entrant in entrants if entrant.tolerance is not None]
+    if not judged:
+        others = [row.name for row in skips] or known_names()
+        raise SpikerlError(
+            f"nothing is left to hold against {reference.name}, the reference of this policy",
+            next((row.hint for row in skips if row.hint), f"--backends takes {', '.join(others)}"),
+        )
+    if all(tolerance.exact for tolerance in judged):
+        for flag, value in (("--max-mismatches", max_mismatches), ("--max-action-error", max_action_error)):
+            if value is not None:
+                raise SpikerlError(f"{flag} {value:g}: every backend here is held to be exact", f"leave {flag} out")
+
+
+def _plan(
+    env_id: str, steps: int, reference: Entrant, entrants: Sequence[Entrant], skips: Sequence[Row], output: Format
+) -> None:
+    from simulators.verify_document import tolerance_document
+    from spikerl_deploy.cli.verify_table import print_plan
+
+    document = {
+        "schema": PLAN_SCHEMA,
+        "environment": env_id,
+        "control_steps": steps,
+        "reference": reference.name,
+        "rows": [
+            {"name": one.name, "runs": one.runs, "tolerance": tolerance_document(one.tolerance)} for one in entrants
+        ],
+        "skipped": [{"name": row.name, "reason": row.reasons[0], "hint": row.hint} for row in skips],
+    }
+    if output is Format.json:
+        print_json(document)
+    else:
+        print_plan(document)
+
+
+@contextmanager
+def _progress(name: str, steps: int, episodes: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line elsewhere."""
+    if Verbosity.quiet or not sys.stderr.isatty():
+        then = f", then {episodes} episodes" if episodes else ""
+        say(f"{name}: {steps} control steps{then}")
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn(name), BarColumn(), TextColumn("{task.completed}/{task.total} control steps"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=steps)
+        yield lambda done: bar.update(task, completed=done)
