@@ -7,7 +7,7 @@ DEMO := out/demo
 # Training, Lava and the tests are many small operations: one thread a process is fastest on shared cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test soak lint format bench bench-training bench-quantization bench-gpu double-pendulum clean
+.PHONY: help install demo test soak fuzz lint format bench bench-training bench-quantization bench-gpu double-pendulum clean
 
 help:
 	@echo "make demo     train a small policy, export it, run it on Lava, print the comparison"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-quantization  what quantization costs a HalfCheetah policy, by bits and method"
 	@echo "make bench-gpu  timings of training on a CUDA GPU"
 	@echo "make soak     the longer tests"
+	@echo "make fuzz     the property tests with many more examples: drawn NIR graphs, networks on Lava"
 
 install: $(READY)
 
@@ -31,6 +32,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/spikerl backends install lava
+	@for name in norse spikingjelly; do $(BIN)/spikerl backends install $$name \
+	  || echo "$$name could not be installed: what needs it is skipped"; done
 	touch $@
 
 demo: $(READY)
@@ -58,6 +61,12 @@ format: $(READY)
 
 soak: $(READY)
 	SPIKERL_SOAK=1 $(BIN)/python -m pytest -q --timeout 1800
+
+# SPIKERL_FUZZ multiplies the examples of each property.
+fuzz: $(READY)
+	SPIKERL_FUZZ=$${SPIKERL_FUZZ:-20} $(BIN)/python -m pytest -q --timeout 3600 \
+	  tests/ground/test_nir_lowering.py tests/ground/test_integer_network.py tests/simulators/test_nir_torch.py \
+	  tests/simulators/test_lava_exact.py tests/simulators/test_lava_graphs.py tests/simulators/test_foreign_graphs.py
 
 bench: $(READY) bench-training
 	$(BIN)/python -m benchmarks.backends --out benchmarks/results/backends.json

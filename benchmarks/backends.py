@@ -1,10 +1,10 @@
-"""Time of a control step on every backend, and of the same closed-loop episodes on `fixed` and `lava`.
+"""Time of a control step on every backend, memory of `lava` over many, and the same episodes on `fixed` and `lava`.
 
     python -m benchmarks.backends --out benchmarks/results/backends.json
 
 Part one feeds random spikes (10 % activity) to a network of HalfCheetah's size, 170-256-256-60, T 5. Part two
-plays the same episodes of a trained policy on both integer backends, one at a time. Ratios within one run are
-what counts: absolute times are those of the machine named in the result.
+plays the same episodes of a trained policy on both integer backends, one at a time. Part three runs Lava on and on.
+Ratios within one run are what counts: absolute times are those of the machine named in the result.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ import numpy as np
 
 from benchmarks.machine import machine
 from exporters.quantize import quantize
+from simulators.fixed import COMPILE_AFTER, FixedSession
+from simulators.lava.backend import LavaBackend
+from simulators.lava.client import group_members
 from simulators.protocol import Session
 from simulators.registry import make_backend
 from simulators.rollout import rollout
@@ -31,7 +34,8 @@ from spikerl_deploy.policy_file import load_policy
 SIZES, TIME_STEPS, ACTIVITY = (170, 256, 256, 60), 5, 0.1
 POLICY = Path(__file__).resolve().parent.parent / "tests" / "assets" / "inverted-double-pendulum.nir"
 EPISODES = range(3)
-WARM_UP = 20
+WARM_UP = 20  # calls, beside the control steps after which `fixed` compiles
+MEMORY_STEPS = 20_000
 
 
 def halfcheetah_sized() -> Policy:
@@ -47,13 +51,15 @@ def halfcheetah_sized() -> Policy:
 def step_times(session: Session, steps: int) -> dict[str, float]:
     """Median and 99th percentile, in ms, of `steps` control steps with fresh random spikes."""
     rng, seconds = np.random.default_rng(1), []
-    for _ in range(steps + WARM_UP):
+    warm_up = WARM_UP + (COMPILE_AFTER // session.batch if isinstance(session, FixedSession) else 0)
+    for _ in range(steps + warm_up):
         spikes = rng.random(session.input_shape) < ACTIVITY
         started = time.perf_counter()
         session.infer(spikes)
         seconds.append(time.perf_counter() - started)
-    milliseconds = np.array(seconds[WARM_UP:]) * 1e3
+    milliseconds = np.array(seconds[warm_up:]) * 1e3
     return {
+        "control_steps_per_s": session.batch * 1e3 / float(np.median(milliseconds)),
         "median_ms": float(np.median(milliseconds)),
         "p99_ms": float(np.percentile(milliseconds, 99)),
         "control_steps": steps,
@@ -67,8 +73,25 @@ def time_steps(rows: Sequence[tuple[str, int, int]]) -> list[dict[str, Any]]:
         with make_backend(name, device="cpu").open(policy, batch) as session:
             times = step_times(session, steps)
         results.append({"backend": name, "side_by_side": batch, **times})
-        print(f"{name:6} x{batch:<3} {times['median_ms']:8.3f} ms median {times['p99_ms']:8.3f} ms p99", flush=True)
+        print(f"{name:10} x{batch:<3} {times['median_ms']:8.3f} ms median {times['p99_ms']:8.3f} ms p99", flush=True)
     return results
+
+
+def memory_growth(steps: int = MEMORY_STEPS) -> dict[str, Any]:
+    """Part three: resident memory of all of Lava's processes together, early and late, in one session."""
+    policy, rng = halfcheetah_sized(), np.random.default_rng(1)
+    early = steps // 10
+    with LavaBackend().open(policy) as session:
+        blocks = rng.random((64, *session.input_shape)) < ACTIVITY
+        resident = {}
+        for step in range(1, steps + 1):
+            session.infer(blocks[step % len(blocks)])
+            if step in (early, steps):
+                members = group_members(session.client.process.pid)
+                resident[step] = sum(process.memory_info().rss for process in members)
+    result = {"control_steps": [early, steps], "resident_mb": [resident[early] / 1e6, resident[steps] / 1e6]}
+    print(f"memory: {result}")
+    return result
 
 
 def same_episodes() -> dict[str, Any]:
@@ -104,8 +127,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="control steps of each row of part one")
     arguments = parser.parse_args()
     n = arguments.steps
-    rows = [("fixed", 1, n), ("fixed", 8, n), ("fixed", 64, n), ("torch", 1, n), ("torch", 64, n), ("lava", 1, n)]
-    rows += [("lava", 8, max(n // 4, 1))]
+    rows = [("fixed", 1, n), ("fixed", 8, n), ("fixed", 64, n), ("torch", 1, n), ("torch", 64, n)]
+    rows += [("lava", 1, n), ("lava", 8, n // 2), ("lava", 32, n // 4), ("lava", 64, n // 4)]
+    rows += [("lava-stock", 1, n // 2), ("lava-stock", 8, n // 4), ("lava-stock", 32, n // 20)]
+    rows += [("lava-stock", 64, n // 20), ("lava-float", 1, n // 2)]
     document = {
         "benchmark": "backends",
         "network": {"sizes": list(SIZES), "time_steps": TIME_STEPS, "activity": ACTIVITY},
@@ -114,6 +139,7 @@ def main() -> None:
         "versions": package_versions(),
         "control_step": time_steps(rows),
         "same_episodes": same_episodes(),
+        "memory": memory_growth(),
     }
     write_json(arguments.out, document)
 

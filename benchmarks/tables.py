@@ -14,6 +14,38 @@ RESULTS = Path(__file__).parent / "results"
 CONTENDERS = (("eager", "eager"), ("compiled", "`--compile`"), ("compiled_bf16", "`--compile --bf16`"))
 
 
+def backends_table(document: dict[str, Any]) -> str:
+    """Markdown of `benchmarks.backends`' control steps, with what they come to in ratios."""
+    rows = {(row["backend"], row["side_by_side"]): row for row in document["control_step"]}
+    lines = [
+        "| control step, 170-256-256-60, T 5, 10 % activity | median | 99th percentile | control steps/s | times one |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for (name, batch), row in rows.items():
+        rate = row["control_steps_per_s"]
+        alone = rate / rows[name, 1]["control_steps_per_s"]
+        times = f"{alone:.1f}" if batch > 1 else ""
+        what = "one episode" if batch == 1 else f"{batch} side by side"
+        milliseconds = f"{row['median_ms']:.3g} ms | {row['p99_ms']:.3g} ms"
+        lines.append(f"| `{name}`, {what} | {milliseconds} | {rate:,.0f} | {times} |")
+    fixed = rows["fixed", 64]["control_steps_per_s"]
+    against = [(name, batch) for name in ("lava-stock", "lava") for batch in (1, 64)]
+    ratios = "; ".join(
+        f"{fixed / rows[pair]['control_steps_per_s']:,.0f} times `{pair[0]}` at {pair[1]}" for pair in against
+    )
+    memory, same = document["memory"], document["same_episodes"]
+    early, late = memory["resident_mb"]
+    lines += [
+        "",
+        f"`fixed` at 64 has the throughput of {ratios}. Lava's processes together hold {early:.0f} MB after "
+        f"{memory['control_steps'][0]:,} control steps",
+        f"and {late:.0f} MB after {memory['control_steps'][1]:,}. The same {same['control_steps']:,} control steps of "
+        f"the double pendulum take `fixed` {same['wall_s']['fixed']:.2f} s and `lava`",
+        f"{same['wall_s']['lava']:.1f} s, environment included, with the same returns.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def training_table(document: dict[str, Any]) -> str:
     """Markdown of `benchmarks.training`'s results on the CPU."""
     results = document["results"]
@@ -85,7 +117,9 @@ def _compared(what: str, baseline_ms: float, ours: dict[str, Any]) -> str:
 def main() -> None:
     """Print the table of one results file."""
     document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    table = quantization_table if "quantization" in document["schema"] else training_table
+    kind = document.get("benchmark") or document["schema"]
+    tables = {"backends": backends_table, "quantization": quantization_table}
+    table = next((make for name, make in tables.items() if name in kind), training_table)
     print(table(document), end="")
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
-from simulators.protocol import Availability, IntegerBackend, Session, SpikeRecord, counts_of
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.protocol import Availability, GraphRecord, IntegerBackend, Session, SpikeRecord, counts_of
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.integer_core import IntegerCore
 from spikerl_deploy.loihi import IntegerLayer
@@ -31,13 +36,55 @@ class FixedSession(Session):
 
 
 class FixedBackend(IntegerBackend):
-    """Integers in NumPy; agrees with `lava` on every spike."""
+    """Integers in NumPy; agrees with `lava` on every spike.
+
+    Args:
+        rounding: of a graph that has no exact integers, run the nearest.
+
+    Attributes:
+        rounded: after `run_graph`, the largest relative error of each of the graph's populations; empty where the
+            integers were given.
+    """
 
     name = "fixed"
     summary = "Loihi's integer arithmetic in NumPy, batched; bit-exact with lava"
+
+    def __init__(self, rounding: bool = False) -> None:
+        self.rounding = rounding
+        self.rounded: dict[str, float] = {}
 
     def availability(self) -> Availability:
         return Availability(True, f"numpy {np.__version__}")
 
     def open(self, policy: Policy, batch: int = 1) -> FixedSession:
         return FixedSession(policy, self.integers(policy), batch)
+
+    def run_graph(
+        self,
+        graph: nir.NIRGraph,
+        spikes: NDArray[Any],
+        dt: float,
+        record: Sequence[str] = (),
+        integers: tuple[IntegerLayer, ...] | None = None,
+    ) -> GraphRecord:
+        from spikerl_deploy.integer_network import integers_of_graph, run_integers
+        from spikerl_deploy.nir_order import check_input, check_record, order_graph
+
+        ordered = order_graph(graph, dt)
+        names = check_record(ordered, record)
+        given = check_input(ordered, spikes, binary=True)
+        network, self.rounded = integers_of_graph(ordered, self.rounding, integers)
+        output, fired, voltages = run_integers(network, given.reshape(len(given), -1), names)
+        last = network.populations[network.output]
+        if not last.spiking:
+            output = (output * last.unit + last.v_offset).astype(np.float32)
+        record_of = {name: network.populations[name] for name in names}
+        return GraphRecord(
+            output=output.reshape(len(given), *last.shape),
+            spikes={name: fired[name].reshape(-1, *p.shape) for name, p in record_of.items() if p.spiking},
+            voltages={
+                name: (voltages[name] * p.unit + p.v_offset).astype(np.float32).reshape(-1, *p.shape)
+                for name, p in record_of.items()
+                if not isinstance(ordered.nodes[name], nir.Threshold)
+            },
+        )

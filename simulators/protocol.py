@@ -197,4 +197,5 @@ def counts_of(rasters: tuple[Spikes, ...], keep: bool) -> SpikeRecord:
 
 def _count(raster: Spikes) -> Counts:
     narrow = np.uint8 if raster.shape[1] < 256 else np.int32  # sums of bytes are much faster, if they can hold T
-    return raster.view(np.uint8).sum(axis=1, dtype=narrow).astype(np.int32)
+    counts: Counts = raster.view(np.uint8).sum(axis=1, dtype=narrow).astype(np.int32)
+    return counts

@@ -14,6 +14,11 @@ BUILT_IN = {
     "torch": "simulators.torch_backend:TorchBackend",
     "fixed": "simulators.fixed:FixedBackend",
     "lava": "simulators.lava.backend:LavaBackend",
+    "lava-float": "simulators.lava.float_backend:LavaFloatBackend",
+    "norse": "simulators.foreign.norse:NorseBackend",
+    "snntorch": "simulators.foreign.snntorch:SnnTorchBackend",
+    "spikingjelly": "simulators.foreign.spikingjelly:SpikingJellyBackend",
+    "lava-stock": "simulators.lava.backend:LavaStockBackend",
 }
 
 

@@ -65,7 +65,7 @@ def _fraction(kept: int) -> tuple[int, int]:
     return kept, bits
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _run_layer(
     spikes: NDArray[np.uint8],
     weight: NDArray[np.int16],

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from simulators.lava.client import DEFAULT_TIMEOUT, MAX_TIMEOUT, WorkerClient, WorkerFailed
+import nir
+from numpy.typing import NDArray
+
+from simulators.lava.client import DEFAULT_TIMEOUT, MAX_TIMEOUT, WorkerClient
 from simulators.lava.install import (
     INSTALL_HINT,
     LAVA_VERSION,
@@ -18,79 +22,22 @@ from simulators.lava.install import (
     installed_folder,
     not_installed,
 )
+from simulators.lava.session import LavaSession, Layers
 from simulators.lava.wire import Arrays
-from simulators.protocol import Availability, IntegerBackend, Session, SpikeRecord, counts_of
-from spikerl_deploy.codec import Spikes
+from simulators.protocol import Availability, Backend, GraphRecord, IntegerBackend
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import ALWAYS_ON_THRESHOLD_MAX, IntegerLayer
 from spikerl_deploy.policy import Policy
 
-REPLACED_MAX = 5  # workers of one session that may fail before its end
 
-
-class LavaSession(Session):
-    """A worker process that runs the policy's network; closing ends it.
-
-    A worker that fails is replaced, and the control step that it failed in is repeated once: a control step
-    depends on its input spikes alone, so the episode goes on as if nothing had been.
-
-    Args:
-        start: starts a worker. stock: whether the network is made of stock processes only.
-        say: takes a line about each worker that is replaced.
-    """
-
-    def __init__(
-        self,
-        policy: Policy,
-        integers: tuple[IntegerLayer, ...],
-        batch: int,
-        start: Callable[[], WorkerClient],
-        stock: bool = False,
-        say: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        super().__init__(policy, batch)
-        self._start, self._say, self.replaced = start, say, 0
-        self._arrays: Arrays = {}
-        layers = []
-        for index, layer in enumerate(integers):
-            scalars = {key: value for key, value in asdict(layer).items() if key not in ("weight", "bias")}
-            layers.append(scalars)
-            self._arrays |= {f"weight{index}": layer.weight, f"bias{index}": layer.bias}
-        self._fields = {
-            "op": "open",
-            "stock": stock,
-            "layers": layers,
-            "time_steps": policy.time_steps,
-            "batch": batch,
-        }
-        self.client = self._opened()
-
-    def _opened(self) -> WorkerClient:
-        client = self._start()
-        client.forget_processes()
-        client.request(self._fields, "opened", self._arrays)
-        client.remember_processes()
-        return client
-
-    def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord:
-        try:
-            arrays = self._request(spikes)
-        except WorkerFailed as failure:
-            if self.replaced == REPLACED_MAX:
-                raise WorkerFailed(
-                    f"{failure.message}; {REPLACED_MAX} before it failed, too", failure.hint
-                ) from failure
-            self.replaced += 1
-            self._say(f"{failure.message}: the control step is repeated by a new one")
-            self.client = self._opened()
-            arrays = self._request(spikes)
-        return counts_of(tuple(arrays[f"layer{index}"] for index in range(len(self.policy.layers))), rasters)
-
-    def _request(self, spikes: Spikes) -> Arrays:
-        return self.client.request({"op": "infer"}, "spikes", {"spikes": spikes})
-
-    def close(self) -> None:
-        self.client.close()
+def integer_layers(network: str, integers: tuple[IntegerLayer, ...]) -> Layers:
+    """A policy's integers, for the worker."""
+    arrays: Arrays = {}
+    scalars = []
+    for index, layer in enumerate(integers):
+        scalars.append({key: value for key, value in asdict(layer).items() if key not in ("weight", "bias")})
+        arrays |= {f"weight{index}": layer.weight, f"bias{index}": layer.bias}
+    return Layers(network, tuple(scalars), arrays)
 
 
 class LavaBackend(IntegerBackend):
@@ -100,11 +47,16 @@ class LavaBackend(IntegerBackend):
         timeout: seconds that start-up and every answer of the worker may take.
         install: whether Lava may be installed on first use. wheel: the wheel as a local file.
         say: takes progress lines of the installation.
+        rounding: of a graph that has no exact integers, run the nearest.
+
+    Attributes:
+        rounded: after `run_graph`, the largest relative error of each of the graph's populations; empty where the
+            integers were given.
     """
 
     name = "lava"
     summary = "Lava's bit-accurate neurons in two Lava processes, on Lava's CPU simulator"
-    stock: ClassVar[bool] = False
+    network: ClassVar[str] = "chain"
 
     def __init__(
         self,
@@ -112,6 +64,7 @@ class LavaBackend(IntegerBackend):
         install: bool = True,
         wheel: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
+        rounding: bool = False,
     ) -> None:
         if not 0 < timeout <= MAX_TIMEOUT:
             raise SpikerlError(
@@ -119,6 +72,8 @@ class LavaBackend(IntegerBackend):
                 "use --worker-timeout 60",
             )
         self.timeout, self.install, self.wheel, self.say = timeout, install, wheel, say
+        self.rounding = rounding
+        self.rounded: dict[str, float] = {}
 
     def availability(self) -> Availability:
         if sys.platform == "win32":
@@ -129,7 +84,7 @@ class LavaBackend(IntegerBackend):
 
     def check(self, policy: Policy) -> None:
         for index, layer in enumerate(self.integers(policy)):
-            if self.stock and layer.vth > ALWAYS_ON_THRESHOLD_MAX:
+            if self.network == "stock" and layer.vth > ALWAYS_ON_THRESHOLD_MAX:
                 raise SpikerlError(
                     f"layer {index}: threshold {layer.vth} exceeds {ALWAYS_ON_THRESHOLD_MAX}, above which no neuron "
                     "can fire at every step to carry the next layer's bias",
@@ -142,9 +97,27 @@ class LavaBackend(IntegerBackend):
 
     def open(self, policy: Policy, batch: int = 1) -> LavaSession:
         self.check(policy)
-        folder = ensure_installed(self.install, self.wheel, self.say)
-        start = partial(WorkerClient, folder, self.timeout)
-        return LavaSession(policy, self.integers(policy), batch, start, self.stock, self.say)
+        layers = integer_layers(self.network, self.integers(policy))
+        return LavaSession(policy, batch, layers, self.worker(), self.say)
+
+    def worker(self) -> Callable[[], WorkerClient]:
+        """What starts a worker; Lava is installed first, if it must be and may be."""
+        return partial(WorkerClient, ensure_installed(self.install, self.wheel, self.say), self.timeout)
+
+    def run_graph(
+        self,
+        graph: nir.NIRGraph,
+        spikes: NDArray[Any],
+        dt: float,
+        record: Sequence[str] = (),
+        integers: tuple[IntegerLayer, ...] | None = None,
+    ) -> GraphRecord:
+        from simulators.lava.graph_client import integer_run
+
+        run = integer_run(graph, spikes, dt, record, self.rounding, integers)  # refuses before anything is started
+        self.rounded = run.rounded
+        with closing(self.worker()()) as client:
+            return run.on(client)
 
 
 class LavaStockBackend(LavaBackend):
@@ -152,4 +125,5 @@ class LavaStockBackend(LavaBackend):
 
     name = "lava-stock"
     summary = "stock Lava processes with bit-accurate models: slow, and what lava is held against"
-    stock = True
+    network = "stock"
+    run_graph = Backend.run_graph  # refuses: a graph's neurons are no stock processes

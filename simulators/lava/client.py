@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import secrets
 import select
 import signal
 import socket
@@ -29,6 +29,7 @@ DEFAULT_TIMEOUT = 60.0  # seconds for an answer
 MAX_TIMEOUT = 86_400.0
 POLL_SECONDS = 0.2  # how soon a worker's death is noticed
 GRACE_SECONDS = 3.0  # between asking processes to end and ending them
+SHARED_MEMORY = Path("/dev/shm")  # where Linux shows it as files
 _QUOTED_CHARACTERS = 300
 _LOG = logging.getLogger("spikerl.lava")
 
@@ -52,12 +53,12 @@ class WorkerClient:
     def __init__(self, lava_folder: Path, timeout: float = DEFAULT_TIMEOUT) -> None:
         self.timeout = timeout
         self._members: set[int] = set()
-        self._segments: set[Path] = set()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the client)
         self._connection, theirs = socket.socketpair()
         # A worker started from a thread must outlive that thread, so only the main thread's dies with it at once.
         deathbed = "die" if threading.current_thread() is threading.main_thread() else "watch"
-        arguments = [str(theirs.fileno()), str(lava_folder), deathbed]
+        segments = f"spikerl-{secrets.token_hex(6)}-"  # what its shared memory is called
+        arguments = [str(theirs.fileno()), str(lava_folder), deathbed, segments]
         with theirs:
             try:
                 self.process = subprocess.Popen(
@@ -73,7 +74,7 @@ class WorkerClient:
                 self._connection.close()
                 self._log.close()
                 raise SpikerlError(f"lava worker cannot be started: {error}", "spikerl doctor") from error
-        self._finalizer = weakref.finalize(self, _end, self.process, self._connection, self._log, self._segments)
+        self._finalizer = weakref.finalize(self, _end, self.process, self._connection, self._log, segments)
         with self._ended_if_interrupted():
             protocol = self._receive("hello", timeout)[0].get("protocol")
         if protocol != PROTOCOL_VERSION:
@@ -102,10 +103,8 @@ class WorkerClient:
             raise
 
     def remember_processes(self) -> None:
-        """Note which processes and shared memory the worker has now, to notice if one dies and to leave none."""
-        members = group_members(self.process.pid)
-        self._members = {process.pid for process in members}
-        self._segments |= mapped_segments(members)
+        """Note which processes the worker has now, to notice if one dies."""
+        self._members = {process.pid for process in group_members(self.process.pid)}
 
     def forget_processes(self) -> None:
         """Take it for no failure if processes end, as those of a network do that another one replaces."""
@@ -195,24 +194,15 @@ def group_members(group: int) -> list[psutil.Process]:
     return members
 
 
-def mapped_segments(processes: list[psutil.Process]) -> set[Path]:
-    """Shared-memory segments of Python's making that processes have mapped, where /proc tells."""
-    segments: set[Path] = set()
-    for process in processes:
-        try:
-            maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
-        except OSError:
-            continue
-        segments |= {Path(name) for name in re.findall(r"/dev/shm/psm_\w+", maps)}
-    return segments
-
-
-def _end(process: subprocess.Popen[bytes], connection: socket.socket, log: IO[bytes], segments: set[Path]) -> None:
+def _end(process: subprocess.Popen[bytes], connection: socket.socket, log: IO[bytes], segments: str) -> None:
     """End the worker's whole process group, wait for it, and remove the shared memory it leaves.
 
     SIGTERM first (and SIGCONT, for one that was stopped): multiprocessing's resource tracker ignores it,
     outlives the others and unlinks the shared memory they leave behind. Whatever is still there after the
     grace time is killed.
+
+    Args:
+        segments: what the names of its shared memory begin with.
     """
     connection.close()
     _signal_group(process.pid, signal.SIGTERM)
@@ -222,7 +212,7 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, log: IO[by
         _gone(process)
     process.wait()
     log.close()
-    for segment in segments:
+    for segment in SHARED_MEMORY.glob(segments + "*"):
         segment.unlink(missing_ok=True)
 
 

@@ -18,6 +18,7 @@ from lava.proc.dense.process import Dense
 from lava.proc.io.injector import Injector, PyLoihiInjectorModel
 from lava.proc.lif.process import LIFReset
 from lava.proc.sparse.process import Sparse
+from lava.utils.weightutils import SignMode
 from scipy.sparse import block_diag, csr_matrix, hstack, vstack
 
 from simulators.lava.processes.tap import SpikeTap, port_name, tap_model
@@ -57,16 +58,20 @@ class StockNetwork:
         self.injector.create_runtime(run_cfg=self.config)
 
     def _connection(self, layer: IntegerLayer, bias: np.ndarray, always_on: int) -> Dense | Sparse:
-        """Weights of all episodes, the bias as last columns, and no input for the always-firing neurons."""
+        """Weights of all episodes, the bias as last columns, and no input for the always-firing neurons.
+
+        Their sign mode is stated: Lava would take weights that are all negative for inhibitory ones, and -256 for -255.
+        """
         if self.batch == 1:
             weights = np.hstack([layer.weight, bias])
-            return Dense(weights=np.pad(weights, ((0, always_on), (0, 0))), weight_exp=layer.weight_exp)
+            padded = np.pad(weights, ((0, always_on), (0, 0)))
+            return Dense(weights=padded, weight_exp=layer.weight_exp, sign_mode=SignMode.MIXED)
         blocks = block_diag([layer.weight] * self.batch, format="csr")
         stacked = hstack([blocks, csr_matrix(np.tile(bias, (self.batch, 1)))], format="csr")
         if always_on:
             nothing = csr_matrix((always_on, stacked.shape[1]), dtype=stacked.dtype)
             stacked = vstack([stacked, nothing], format="csr")
-        return Sparse(weights=stacked, weight_exp=layer.weight_exp)
+        return Sparse(weights=stacked, weight_exp=layer.weight_exp, sign_mode=SignMode.MIXED)
 
     def _population(self, layer: IntegerLayer, index: int, always_on: int) -> LIFReset:
         size = layer.weight.shape[0] * self.batch

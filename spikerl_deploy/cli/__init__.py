@@ -23,9 +23,11 @@ from spikerl_deploy.cli import (
     import_policy,
     inspect,
     quantize,
+    run,
     simulate,
     sweep,
     train,
+    verify,
 )
 from spikerl_deploy.cli.common import Verbosity
 from spikerl_deploy.errors import SpikerlError
@@ -45,6 +47,8 @@ app.command("sweep")(sweep.sweep)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("simulate")(simulate.simulate)
+app.command("run")(run.run)
+app.command("verify")(verify.verify)
 app.command("fit")(fit.fit)
 app.command("inspect")(inspect.inspect)
 app.command("compare-runs")(compare_runs.compare_runs)

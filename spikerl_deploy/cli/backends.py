@@ -11,7 +11,7 @@ from spikerl_deploy.cli.common import Format, FormatOption, complete_backend, co
 from spikerl_deploy.errors import SpikerlError
 
 app = typer.Typer(help="List the backends, and install what they need.", no_args_is_help=True)
-INSTALLABLE = ("lava",)
+LAVA_BACKENDS = ("lava", "lava-float", "lava-stock")  # all run the one wheel
 
 
 @app.command("list")
@@ -64,14 +64,28 @@ def install_backend(
     name: Annotated[str, typer.Argument(help="Backend to install.", autocompletion=complete_backend)],
     wheel: Annotated[Path | None, typer.Option(help="Lava's wheel as a file, for machines without an index.")] = None,
 ) -> None:
-    """Install what a backend needs into the user's cache, pinned by hash; other packages stay as they are."""
-    from simulators.registry import backend_class
+    """Install what a backend needs, pinned by version and hash; torch and all other packages stay as they are.
 
-    backend_class(name)
-    if name not in INSTALLABLE:
-        raise SpikerlError(f"backend '{name}' needs no installation of its own", "spikerl backends list")
+    Lava goes into the user's cache, the runtimes of other projects into this Python environment.
+    """
+    from simulators.foreign.backend import ForeignBackend
+    from simulators.foreign.install import install as install_foreign
     from simulators.lava.install import check_wheel, install, installed_folder
+    from simulators.registry import backend_class, make_backend
 
+    cls = backend_class(name)
+    if issubclass(cls, ForeignBackend):
+        if wheel is not None:
+            raise SpikerlError(f"--wheel is Lava's, backend '{name}' has none", f"spikerl backends install {name}")
+        if not make_backend(name).availability().ready:
+            install_foreign(cls.packages, say)
+        state = make_backend(name).availability()
+        if not state.ready:  # another folder of sys.path hides what pip installed
+            raise SpikerlError(f"backend '{name}' is installed but hidden: {state.detail}", "unset PYTHONPATH")
+        say(f"{name} is ready: {state.detail}")
+        return
+    if name not in LAVA_BACKENDS:
+        raise SpikerlError(f"backend '{name}' needs no installation of its own", "spikerl backends list")
     if wheel is not None:
         check_wheel(wheel)
     folder = installed_folder()

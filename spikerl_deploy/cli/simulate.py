@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spikerl_deploy.cli.backend_flags import (
+    DeviceOption,
+    NoInstallOption,
+    TimeoutOption,
+    WheelOption,
+    given_options,
+    refuse_untaken,
+)
 from spikerl_deploy.cli.common import (
     ForceOption,
     Format,
@@ -23,15 +31,6 @@ from spikerl_deploy.cli.common import (
 )
 from spikerl_deploy.cli.simulate_files import SimulateFiles
 from spikerl_deploy.errors import CheckFailed, SpikerlError
-
-# option of a backend -> flag and its default: a flag that no chosen backend takes is refused, not ignored
-BACKEND_FLAGS: dict[str, tuple[str, Any]] = {
-    "device": ("--device", "auto"),
-    "bf16": ("--bf16", False),
-    "timeout": ("--worker-timeout", 60.0),
-    "install": ("--no-install", True),
-    "wheel": ("--wheel", None),
-}
 
 if TYPE_CHECKING:
     from simulators.protocol import Backend
@@ -68,11 +67,11 @@ def simulate(
     min_retention: Annotated[
         float | None, typer.Option(help="Exit 1 if mean return / baseline's mean return is below this.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Device of the torch backend: auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     bf16: Annotated[bool, typer.Option("--bf16", help="Run the torch backend in BF16.")] = False,
-    no_install: Annotated[bool, typer.Option("--no-install", help="Do not install Lava on first use.")] = False,
-    wheel: Annotated[Path | None, typer.Option(help="Lava's wheel as a file, for machines without an index.")] = None,
-    worker_timeout: Annotated[float, typer.Option(help="Seconds that Lava's worker may take to answer.")] = 60.0,
+    no_install: NoInstallOption = False,
+    wheel: WheelOption = None,
+    worker_timeout: TimeoutOption = 60.0,
     force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan only.")] = False,
     output: FormatOption = Format.human,
@@ -130,10 +129,7 @@ def _make_backends(names: list[str], options: dict[str, Any]) -> list[Backend]:
     """The backends, with the options that each takes; one that was given and that none takes is refused."""
     from simulators.registry import backend_options, make_backend
 
-    taken = set().union(*(backend_options(name) for name in names))
-    for option, (flag, default) in BACKEND_FLAGS.items():
-        if options[option] != default and option not in taken:
-            raise SpikerlError(f"{flag} concerns none of the backends {', '.join(names)}", f"leave {flag} out")
+    refuse_untaken(given_options(options), names, set().union(*(backend_options(name) for name in names)))
     return [make_backend(name, **options, say=say) for name in names]
 
 

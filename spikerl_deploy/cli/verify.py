@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spikerl_deploy.cli.backend_flags import (
+    DeviceOption,
+    TimeoutOption,
+    WheelOption,
+    given_options,
+    refuse_untaken,
+)
 from spikerl_deploy.cli.common import (
     ForceOption,
     Format,
@@ -34,13 +41,6 @@ if TYPE_CHECKING:
     from spikerl_deploy.policy import Policy
 
 PLAN_SCHEMA = "spikerl.verify-plan/1"
-# option of a backend -> flag and its default: a flag that no chosen backend takes is refused, not ignored
-BACKEND_FLAGS: dict[str, tuple[str, Any]] = {
-    "device": ("--device", "auto"),
-    "timeout": ("--worker-timeout", 60.0),
-    "install": ("--no-install", True),
-    "wheel": ("--wheel", None),
-}
 
 
 def _complete_names(incomplete: str) -> list[str]:
@@ -77,12 +77,12 @@ def verify(
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File that takes the result as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option(help="File that takes the result as JUnit XML.")] = None,
-    device: Annotated[str, typer.Option(help="Device of the torch backend: auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     no_install: Annotated[
         bool, typer.Option("--no-install", help="Install nothing that is named but not here.")
     ] = False,
-    wheel: Annotated[Path | None, typer.Option(help="Lava's wheel as a file, for machines without an index.")] = None,
-    worker_timeout: Annotated[float, typer.Option(help="Seconds that Lava's worker may take to answer.")] = 60.0,
+    wheel: WheelOption = None,
+    worker_timeout: TimeoutOption = 60.0,
     force: ForceOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan only.")] = False,
     output: FormatOption = Format.human,
@@ -183,8 +183,8 @@ def _check_flags(names: Sequence[str], options: dict[str, Any], optional: bool) 
     """Refuse flags that no backend takes, or whose value one of those that take it refuses."""
     from simulators.registry import backend_names, backend_options, make_backend
 
-    given = {option: options[option] for option, (_, default) in BACKEND_FLAGS.items() if options[option] != default}
-    unused = set(given)
+    given = given_options(options)
+    known: set[str] = set()
     for name in sorted({"torch", *names} & set(backend_names())):  # torch may be the reference
         try:
             taken = backend_options(name)
@@ -194,10 +194,8 @@ def _check_flags(names: Sequence[str], options: dict[str, Any], optional: bool) 
             continue  # skipped, with this reason, when the entrants are found
         if taken & set(given):
             make_backend(name, **given)
-            unused -= taken
-    for option in unused:
-        flag = BACKEND_FLAGS[option][0]
-        raise SpikerlError(f"{flag} concerns none of the backends {', '.join(names)}", f"leave {flag} out")
+        known |= taken
+    refuse_untaken(given, names, known)
 
 
 def _check_something_is_compared(

@@ -26,6 +26,8 @@ VERBS = [
     "inspect",
     "doctor",
     "backends",
+    "run",
+    "verify",
 ]
 TINY = ["--set", "hidden=16", "--set", "critic_hidden=16", "--set", "carbon=false", "--set", "eval_episodes=2"]
 
@@ -90,7 +92,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
         (["export", "policy.nir", "--bits", "9", "-o", "b.nir"], "bits 9 is outside [2, 8]"),
         (["simulate", "none.nir"], "no policy file at 'none.nir'"),
         (["simulate", "text.nir"], "'text.nir' is not a NIR file"),
-        (["simulate", "policy.nir", "--backend", "lawa"], "unknown backend 'lawa'; there is: fixed, lava, torch"),
+        (["simulate", "policy.nir", "--backend", "lawa"], "unknown backend 'lawa'; there is: fixed, lava, lava-float, lava-stock"),
         (["simulate", "policy.nir", "--backend", "fixed", "--env", "Hopper-v5"], "'Hopper-v5' observes 11 values"),
         (
             ["simulate", "policy.nir", "--backend", "fixed", "--compare", "fixed"],
@@ -236,7 +238,9 @@ def test_doctor_and_backends_speak_json() -> None:
     assert {"python", "torch", "cuda", "bf16", "mujoco", "rendering", "backend lava"} <= set(by_name)
     assert by_name["mujoco"]["ok"]
     rows = json.loads(run_cli("backends", "list", "--format", "json").stdout)["backends"]
-    assert [row["name"] for row in rows] == ["fixed", "lava", "torch"]
+    ours = {"fixed", "lava", "lava-float", "lava-stock", "torch"}
+    assert {row["name"] for row in rows} == ours | {"norse", "snntorch", "spikingjelly"}
+    assert all(row["ready"] for row in rows if row["name"] in ours)
     assert "HalfCheetah-v5" in run_cli("doctor", "--environments").stdout.split()
 
 

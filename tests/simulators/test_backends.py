@@ -115,7 +115,7 @@ def test_registry_names_its_backends_and_suggests_the_nearest() -> None:
     for name in backend_names():
         assert issubclass(backend_class(name), Backend)
         assert backend_class(name).name == name
-    with pytest.raises(SpikerlError, match="unknown backend 'fixd'; there is: fixed, lava, lava-float, .*torch") as caught:
+    with pytest.raises(SpikerlError, match="unknown backend 'fixd'; there is: fixed, lava, lava-float, ") as caught:
         backend_class("fixd")
     assert caught.value.hint == "did you mean 'fixed'?"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 from support import quantized_policy, random_spikes
@@ -124,3 +126,30 @@ def test_a_threshold_that_no_always_firing_neuron_can_pass_is_refused() -> None:
     layer = random_integer_layer(np.random.default_rng(0), 4, 4, vth=ALWAYS_ON_THRESHOLD_MAX + 1)
     with pytest.raises(SpikerlError, match="layer 0: threshold 8190 exceeds 8189"):
         LavaStockBackend().open(integer_policy([layer], 2))
+
+
+@pytest.mark.parametrize("backend", [LavaBackend, LavaStockBackend])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_weights_that_are_all_at_the_lowest_value_are_kept(backend: type[LavaBackend], batch: int) -> None:
+    """Inhibition of -256 wraps the current, and then excites; -255 or -254 would not reach so far."""
+    layer = IntegerLayer(np.full((3, 512), -256), np.zeros(3), 0, 4095, 4095, 8000, 1.0)
+    policy = integer_policy([layer], 2)
+    inputs = np.ones((3, batch, 2, 512), bool)
+    inputs[1, :, :, 0] = False
+    with FixedBackend().open(policy, batch) as fixed, backend().open(policy, batch) as lava:
+        result = compare_sessions(fixed, lava, inputs)
+    assert result.exact, result
+
+
+@pytest.mark.parametrize("backend", [LavaBackend, LavaStockBackend])
+def test_a_session_that_never_ran_closes_at_once(backend: type[LavaBackend], caplog: pytest.LogCaptureFixture) -> None:
+    session = backend().open(quantized_policy())
+    started = time.monotonic()
+    session.close()
+    assert time.monotonic() - started < 3
+    assert not caplog.records
+
+
+def test_stock_lava_runs_policies_only() -> None:
+    with pytest.raises(SpikerlError, match="backend 'lava-stock' runs policies, not graphs"):
+        LavaStockBackend().run_graph(nir.NIRGraph({}, []), np.zeros((1, 1)), 1e-4)

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulators.lava.backend import LavaBackend, LavaSession, LavaStockBackend
+from simulators.lava.backend import LavaBackend, LavaStockBackend, integer_layers
 from simulators.lava.client import WorkerClient
 from simulators.lava.compat import make_importable
+from simulators.lava.session import LavaSession
 from spikerl_deploy.integer_core import IntegerCore
 from spikerl_deploy.integer_lif import integrate_reference
 from spikerl_deploy.loihi import ALWAYS_ON_THRESHOLD_MAX, THRESHOLD_MAX, IntegerLayer
@@ -108,8 +109,9 @@ def check(client: WorkerClient, stock: bool, case: tuple[list[IntegerLayer], int
     layers, time_steps, batch, seed = case
     floats = tuple(SpikingLayer(np.zeros(layer.weight.shape), np.zeros(layer.weight.shape[0])) for layer in layers)
     policy = Policy(layers=floats, time_steps=time_steps, integers=tuple(layers), bits=8)
-    session = LavaSession(policy, tuple(layers), batch, lambda: client, stock)
-    (LavaStockBackend if stock else LavaBackend)().check(policy)
+    backend = (LavaStockBackend if stock else LavaBackend)()
+    backend.check(policy)
+    session = LavaSession(policy, batch, integer_layers(backend.network, tuple(layers)), lambda: client)
     rng, core, spikes = np.random.default_rng(seed), IntegerCore(layers, time_steps), 0
     for rate in (0.05, 0.5, 1.0):
         inputs = rng.random((batch, time_steps, policy.n_in)) < rate

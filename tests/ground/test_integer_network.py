@@ -1,0 +1,284 @@
+"""Integer networks against a neuron in Python's unbounded integers, against the policy's core, and as real numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import nir
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from network_runs import run_floats, run_scalars
+from nir_graphs import DT, Case, IntegerCase, fuzz, graph_cases, hasten, integer_cases
+from scipy.sparse import csr_array
+from support import quantized_policy, random_spikes
+
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.integer_core import IntegerCore
+from spikerl_deploy.integer_network import (
+    integers_of_graph,
+    network_of_integers,
+    quantize_network,
+    rounding_report,
+    run_integers,
+)
+from spikerl_deploy.loihi import STATE_LIMIT, THRESHOLD_MAX, WEIGHT_MAX, WEIGHT_MIN, IntegerLayer
+from spikerl_deploy.network import INPUT, Connection, FloatNetwork, IntegerNetwork, IntegerPopulation
+from spikerl_deploy.nir_lowering import lower_graph
+from spikerl_deploy.nir_order import order_graph
+from spikerl_deploy.policy_file import policy_to_graph
+
+
+@fuzz(80)
+@given(integer_cases())
+def test_the_network_equals_neurons_in_unbounded_integers_even_where_states_overflow(case: IntegerCase) -> None:
+    names = list(case.network.populations)
+    output, spikes, voltages = run_integers(case.network, case.spikes, names)
+    fired, volts = run_scalars(case.network, case.spikes)
+    for name in names:
+        np.testing.assert_array_equal(spikes[name], fired[name], err_msg=name)
+        np.testing.assert_array_equal(voltages[name], volts[name], err_msg=name)
+    last = case.network.output
+    np.testing.assert_array_equal(output, (fired if case.network.populations[last].spiking else volts)[last])
+
+
+def one_neuron(weight: int, exponent: int, steps: int, **values: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spikes and voltages of one neuron that one input drives at every time step, checked against the scalars."""
+    fields = {"decay_u": 4096, "decay_v": 0, "v_threshold": THRESHOLD_MAX * 64, "v_reset": 0, "v_initial": 0} | values
+    population = IntegerPopulation(
+        name="n", shape=(1,), spiking=True, level=1, unit=np.ones(1), v_offset=np.zeros(1),
+        **{name: np.array([value]) for name, value in fields.items()},
+    )  # fmt: skip
+    network = IntegerNetwork(
+        (1,), {"n": population}, (Connection(INPUT, "n", 0, csr_array([[weight]]), exponent),), "n", DT
+    )
+    spikes = np.ones((steps, 1), dtype=bool)
+    _, fired, volts = run_integers(network, spikes, ["n"])
+    scalar_fired, scalar_volts = run_scalars(network, spikes)
+    np.testing.assert_array_equal(volts["n"], scalar_volts["n"])
+    np.testing.assert_array_equal(fired["n"], scalar_fired["n"])
+    return fired["n"][:, 0], volts["n"][:, 0]
+
+
+def test_a_voltage_clips_at_both_ends_and_a_current_wraps() -> None:
+    _, volts = one_neuron(-256, 7, 6)  # -2^21 a time step
+    assert volts[-1] == 1 - STATE_LIMIT
+    fired, volts = one_neuron(-256, 7, 4, decay_u=0, decay_v=4096)  # the current alone: -2^21, ..., -2^23 wraps up
+    assert volts.tolist() == [-(2**21), -(2**22), -3 * 2**21, 0] and fired.tolist() == [False] * 3 + [True]
+    _, volts = one_neuron(254, 7, 5, decay_u=0, decay_v=4096)
+    assert volts.tolist() == [n * 254 * 2**13 for n in (1, 2, 3, 4)] + [5 * 254 * 2**13 - 2**24]
+
+
+def test_a_spike_needs_more_than_the_threshold_and_resets_to_v_reset() -> None:
+    fired, volts = one_neuron(4, 0, 3, v_threshold=8 * 64, v_reset=-100)
+    assert fired.tolist() == [False, False, True]
+    assert volts.tolist() == [256, 512, -100]
+
+
+def test_a_negative_exponent_rounds_each_connection_down() -> None:
+    _, volts = one_neuron(-2, -2, 1)
+    assert volts.tolist() == [-64]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_policys_chain_gives_the_spikes_of_its_core(bits: int) -> None:
+    policy = quantized_policy(bits)
+    assert policy.integers is not None
+    spikes = random_spikes(1, (25, policy.n_in))
+    ordered = order_graph(policy_to_graph(policy), policy.dt)
+    network, errors = integers_of_graph(ordered, integers=policy.integers)
+    names = list(network.populations)
+    assert names == ["lif1", "lif2", "lif3"] and errors == {}
+    _, fired, _ = run_integers(network, spikes, names)
+    expected = IntegerCore(policy.integers, 25)(spikes[:, None])
+    for name, raster in zip(names, expected, strict=True):
+        np.testing.assert_array_equal(fired[name], raster[:, 0])
+    assert sum(int(raster.sum()) for raster in expected) > 100
+
+
+def test_a_policys_graph_has_exact_integers_that_spike_alike() -> None:
+    """Without the integers beside it: they are found again from the floats of the NIR nodes."""
+    policy = quantized_policy(8)
+    assert policy.integers is not None
+    spikes = random_spikes(2, (policy.time_steps, policy.n_in))
+    network, errors = integers_of_graph(order_graph(policy_to_graph(policy), policy.dt))
+    assert max(errors.values()) < 1e-6
+    names = list(network.populations)
+    _, fired, _ = run_integers(network, spikes, names)
+    for name, raster in zip(names, IntegerCore(policy.integers, policy.time_steps)(spikes[:, None]), strict=True):
+        np.testing.assert_array_equal(fired[name], raster[:, 0])
+
+
+def test_a_bias_beyond_one_synapse_is_shared() -> None:
+    layer = IntegerLayer(np.full((1, 1), 2), np.full(1, 1000), 1, 4095, 4095, 2000, 1.0)
+    network = network_of_integers([layer], ["n"], DT)
+    spikes = np.array([[False], [True]])
+    output, _, voltages = run_integers(network, spikes, ["n"])
+    assert voltages["n"][:, 0].tolist() == [2000 * 64, 0] and output[:, 0].tolist() == [False, True]
+    assert all(abs(c.weight).max() <= 256 for c in network.connections)
+
+
+def test_a_bias_that_a_negative_exponent_cuts_is_refused_by_name() -> None:
+    layer = IntegerLayer(np.full((1, 1), 2), np.full(1, 6), -2, 4095, 4095, 10, 1.0)
+    with pytest.raises(SpikerlError, match="'fire' has a bias"):
+        network_of_integers([layer], ["fire"], DT)
+    network_of_integers([replace(layer, bias=np.full(1, 8))], ["fire"], DT)
+
+
+def as_floats(network: IntegerNetwork) -> dict[tuple[str, str, int], np.ndarray]:
+    """Weights that the integers stand for, by source, target and delay."""
+    weights: dict[tuple[str, str, int], np.ndarray] = {}
+    for c in network.connections:
+        key = (c.source, c.target, c.delay)
+        unit = network.populations[c.target].unit * 64 * 2.0**c.weight_exp
+        weights[key] = weights.get(key, 0) + c.weight.toarray() * unit[:, None]
+    return weights
+
+
+def check_ranges(network: IntegerNetwork) -> None:
+    for c in network.connections:
+        data = c.weight.data
+        assert data.min() >= WEIGHT_MIN and data.max() <= WEIGHT_MAX and not (data % 2).any()
+        assert 0 <= c.weight_exp <= 7
+    for p in network.populations.values():
+        assert (np.abs(p.v_threshold) <= THRESHOLD_MAX * 64).all() and not (p.v_threshold % 64).any()
+        for voltage in (p.v_reset, p.v_initial):
+            assert (np.abs(voltage) < STATE_LIMIT).all()
+        for decay in (p.decay_u, p.decay_v):
+            assert decay.min() >= 0 and decay.max() <= 4096
+
+
+def check_equal(network: FloatNetwork, integers: IntegerNetwork, tolerance: float) -> None:
+    """All that the integers stand for, against the floats."""
+    expected = {(c.source, c.target, c.delay): c.weight.toarray() for c in network.connections}
+    stands_for = as_floats(integers)
+    assert set(stands_for) <= set(expected)
+    for key, weight in expected.items():
+        largest = max(np.abs(w).max() for k, w in expected.items() if k[1] == key[1])
+        np.testing.assert_allclose(stands_for.get(key, 0 * weight), weight, rtol=tolerance, atol=tolerance * largest)
+    for name, p in network.populations.items():
+        q = integers.populations[name]
+        pairs = [(1 - q.decay_u / 4096, p.keep_u), (1 - q.decay_v / 4096, p.keep_v)]
+        pairs += [(q.v_initial * q.unit, p.v_initial), (q.v_offset, p.v_offset)]
+        if p.spiking:
+            pairs += [(q.v_threshold * q.unit, p.v_threshold), (q.v_reset * q.unit, p.v_reset)]
+        for ours, theirs in pairs:
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+
+
+@fuzz(60)
+@given(graph_cases(whole=True))
+def test_small_binary_fractions_become_exactly_equal_integers(case: Case) -> None:
+    network = lower_graph(order_graph(case.graph, case.dt))
+    integers = quantize_network(network)
+    check_ranges(integers)
+    check_equal(network, integers, 1e-12)
+    assert max(rounding_report(network, integers).values()) < 1e-12
+
+
+@fuzz(40)
+@given(graph_cases(whole=True))
+def test_exact_integers_that_truncate_nothing_spike_as_the_floats_do(case: Case) -> None:
+    """Where no time constant exceeds the time step, no state is ever cut, and integers and floats must agree."""
+    hasten(case.graph)
+    network = lower_graph(order_graph(case.graph, case.dt))
+    integers = quantize_network(network)
+    names = list(network.populations)
+    _, spikes, voltages = run_integers(integers, case.spikes.reshape(len(case.spikes), -1), names)
+    _, fired, volts = run_floats(network, case.spikes)
+    for name, q in integers.populations.items():
+        np.testing.assert_array_equal(spikes[name], fired[name].reshape(len(case.spikes), -1))
+        volt = volts[name].reshape(len(case.spikes), -1)
+        np.testing.assert_allclose(voltages[name] * q.unit + q.v_offset, volt, rtol=1e-12, atol=1e-12)
+
+
+def chain(weight: np.ndarray, neuron: nir.NIRNode, bias: np.ndarray | None = None) -> FloatNetwork:
+    n_out, n_in = weight.shape
+    nodes = {
+        "input": nir.Input(np.array([n_in])),
+        "fc": nir.Affine(weight, np.zeros(n_out) if bias is None else bias),
+        "fire": neuron,
+        "output": nir.Output(np.array([n_out])),
+    }
+    graph = nir.NIRGraph(nodes, [("input", "fc"), ("fc", "fire"), ("fire", "output")], type_check=False)
+    return lower_graph(order_graph(graph, 1e-4))
+
+
+def lif(size: int, tau: float = 4e-4, threshold: float = 1.0) -> nir.LIF:
+    ones = np.ones(size, dtype=np.float32)
+    return nir.LIF(tau=tau * ones, r=4 * ones, v_leak=0 * ones, v_threshold=threshold * ones)
+
+
+@fuzz(25)
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 1e3), st.sampled_from((0.0, 0.3, 40.0)))
+@example(0, 1.0, 0.0)
+def test_random_weights_are_rounded_to_within_half_a_step_of_the_largest(seed: int, size: float, bias: float) -> None:
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(0, size, (5, 7)).astype(np.float32)
+    ones = np.ones(5, dtype=np.float32)
+    neuron = nir.CubaLIF(
+        tau_syn=rng.uniform(1e-4, 9e-4, 5), tau_mem=rng.uniform(1e-4, 9e-4, 5), r=3 * ones, w_in=ones,
+        v_leak=rng.normal(0, 0.1, 5), v_threshold=rng.uniform(0.5, 1.5, 5), v_reset=rng.normal(0, 0.1, 5),
+    )  # fmt: skip
+    network = chain(weight, neuron, rng.normal(0, bias * size, 5) if bias else None)
+    with pytest.raises(SpikerlError, match="NIR node 'fire'") as refused:
+        quantize_network(network)
+    assert "--round" in (refused.value.hint or "")
+    integers = quantize_network(network, rounding=True)
+    check_ranges(integers)
+    report = rounding_report(network, integers)["fire"]
+    if size <= 1 and not bias:  # else the chip's 24 bits leave fewer for a weight
+        assert 1e-4 < report < 1 / 200
+    check_equal(network, integers, report * (1 + 1e-6))
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1 / 3, 7 / 11])
+def test_decimal_weights_in_float32_have_exact_integers(ratio: float) -> None:
+    """What float32 stored of 1, 2, -3 times something is still 1, 2, -3 times something."""
+    weight = (np.array([[1, 2, -3], [5, 0, 7]]) * ratio).astype(np.float32)
+    network = chain(weight, lif(2, threshold=5 * ratio), (np.array([4, -300]) * ratio).astype(np.float32))
+    integers = quantize_network(network)
+    check_equal(network, integers, 1e-6)
+    check_ranges(integers)
+
+
+def test_neurons_of_different_gains_have_units_of_their_own() -> None:
+    gains = np.array([1.0, np.pi / 9, 0.125])
+    neuron = nir.LIF(tau=np.full(3, 4e-4), r=4 * gains, v_leak=np.zeros(3), v_threshold=np.ones(3))
+    network = chain(np.array([[0.5, 0.25], [1.0, 3.0], [2.0, -1.0]]), neuron)
+    with pytest.raises(SpikerlError, match="neuron 1 have no exact integers"):
+        quantize_network(network)
+    integers = quantize_network(network, rounding=True)
+    check_equal(network, integers, 1 / 254)
+    ratio = (as_floats(integers)[INPUT, "fire", 0] / network.connections[0].weight.toarray())[0]
+    np.testing.assert_allclose(ratio, 1, rtol=1e-12)  # the neuron that has exact integers keeps them
+
+
+def test_a_decay_between_the_chips_is_refused_and_rounded() -> None:
+    network = chain(np.eye(2), lif(2, tau=3e-4))
+    with pytest.raises(SpikerlError, match=r"'fire' loses 1365.33 / 4096 of its voltage") as refused:
+        quantize_network(network)
+    assert "--round" in (refused.value.hint or "")
+    assert quantize_network(network, rounding=True).populations["fire"].decay_v.tolist() == [1365, 1365]
+
+
+def test_a_decay_too_slow_for_the_chip_is_not_lost() -> None:
+    network = chain(np.eye(1), lif(1, tau=100.0))
+    integers = quantize_network(network, rounding=True)
+    assert integers.populations["fire"].decay_v.tolist() == [1]
+    assert rounding_report(network, integers)["fire"] > 100
+
+
+def test_a_current_that_could_wrap_is_refused_or_rounded_away() -> None:
+    """A current that keeps all but a 4096th: weights as large as the threshold add up to thousands of it."""
+    ones = np.ones(1)
+    neuron = nir.CubaLIF(
+        tau_syn=ones * 0.4096, tau_mem=ones * 1e-4, r=ones, w_in=4096 * ones, v_leak=0 * ones, v_threshold=64 * ones
+    )
+    network = chain(np.array([[64.0, 1.0]]), neuron)
+    with pytest.raises(SpikerlError, match="'fire' has a current that can leave"):
+        quantize_network(network)
+    integers = quantize_network(chain(np.array([[1.0, 1.0]]), neuron))
+    _, _, voltages = run_integers(integers, np.ones((5000, 2), dtype=bool), ["fire"])
+    assert (voltages["fire"] >= 0).all()

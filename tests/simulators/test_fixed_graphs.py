@@ -1,0 +1,120 @@
+"""The `fixed` backend on NIR graphs: against the definition where integers are exact, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+from hypothesis import given
+from nir_definition import run_definition
+from nir_graphs import DT, Case, fuzz, graph_cases, hasten
+from support import quantized_policy, random_spikes
+
+from simulators.fixed import FixedBackend
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.policy_file import policy_to_graph
+
+
+def small(neuron: nir.NIRNode, shape: tuple[int, ...] = (2,)) -> nir.NIRGraph:
+    nodes = {"in": nir.Input(np.array(shape)), "it": neuron, "out": nir.Output(np.array(shape))}
+    return nir.NIRGraph(nodes, [("in", "it"), ("it", "out")], type_check=False)
+
+
+@fuzz(50)
+@given(graph_cases(whole=True))
+def test_graphs_spike_as_defined_where_no_state_is_cut(case: Case) -> None:
+    hasten(case.graph)
+    defined = run_definition(case.graph, case.spikes, case.dt)
+    names = list(defined.voltages)
+    record = FixedBackend().run_graph(case.graph, case.spikes, case.dt, [*defined.spikes, *names])
+    assert set(record.spikes) == set(defined.spikes) and set(record.voltages) == set(names)
+    np.testing.assert_allclose(record.output, defined.output, rtol=1e-6)
+    for name, raster in defined.spikes.items():
+        np.testing.assert_array_equal(record.spikes[name], raster, err_msg=name)
+    for name in names:
+        np.testing.assert_allclose(record.voltages[name], defined.voltages[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_values_are_in_the_graphs_own_units_and_shapes() -> None:
+    ones = np.ones((2, 1, 3))
+    li = nir.LI(tau=2 * DT * ones, r=4 * ones, v_leak=0.5 * ones)
+    record = FixedBackend().run_graph(small(li, ones.shape), np.ones((3, *ones.shape)), DT, ["it"])
+    expected = [0.5 * (0.5 + 4), 0.75 * 4.5, 0.875 * 4.5]
+    assert record.output.shape == (3, 2, 1, 3) and record.output.dtype == np.float32 and not record.spikes
+    np.testing.assert_allclose(record.output[:, 0, 0, 0], expected, atol=1e-4)
+    np.testing.assert_array_equal(record.voltages["it"], record.output)
+
+
+def test_a_threshold_has_spikes_and_no_voltage() -> None:
+    record = FixedBackend().run_graph(small(nir.Threshold(np.array([0.5, 1.0]))), np.ones((2, 2)), DT, ["it"])
+    assert record.output.tolist() == [[True, False]] * 2 and record.output.dtype == bool
+    assert list(record.spikes) == ["it"] and not record.voltages
+
+
+def test_a_quantized_policy_runs_its_own_integers() -> None:
+    policy = quantized_policy(4)
+    assert policy.integers is not None
+    spikes = random_spikes(3, (policy.time_steps, policy.n_in))
+    backend = FixedBackend()
+    record = backend.run_graph(policy_to_graph(policy), spikes, policy.dt, ["lif1", "lif3"], policy.integers)
+    with backend.open(policy) as session:
+        rasters = session.infer(spikes[None], rasters=True).rasters
+    assert rasters is not None
+    np.testing.assert_array_equal(record.output, rasters[2][0])
+    np.testing.assert_array_equal(record.spikes["lif1"], rasters[0][0])
+    assert record.voltages["lif3"].max() <= policy.layers[2].v_threshold and backend.rounded == {}
+
+
+def test_without_exact_integers_a_graph_is_refused_or_rounded_and_reported() -> None:
+    ones = np.ones(2)
+    graph = small(nir.LIF(tau=3 * DT * ones, r=np.pi * ones, v_leak=0 * ones, v_threshold=ones))
+    with pytest.raises(SpikerlError, match="NIR node 'it'") as refused:
+        FixedBackend().run_graph(graph, np.ones((2, 2)), DT)
+    assert "--round" in (refused.value.hint or "")
+    backend = FixedBackend(rounding=True)
+    record = backend.run_graph(graph, np.ones((2, 2)), DT)
+    assert record.output.all() and 0 < backend.rounded["it"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("nodes", "edges", "said"),
+    [
+        ({"li": nir.LI(np.full(2, DT), np.ones(2), np.zeros(2)), "it": nir.Threshold(np.ones(2))},
+         [("in", "li"), ("li", "it"), ("it", "out")], "'li' is a LI whose voltage feeds 'it'"),
+        ({"it": nir.Scale(np.ones(2))}, [("in", "it"), ("it", "out")], "'out' is fed by 'it'"),
+        ({"a": nir.Threshold(np.ones(2)), "b": nir.Threshold(np.ones(2))},
+         [("in", "a"), ("in", "b"), ("a", "out"), ("b", "out")], "'out' is fed by 'a', 'b'"),
+        ({"s": nir.Scale(np.ones(2)), "d": nir.Delay(np.full(2, DT)), "it": nir.Threshold(np.ones(2))},
+         [("in", "s"), ("s", "d"), ("d", "s"), ("s", "it"), ("it", "out")], "'d' lies in a loop without a neuron"),
+        ({"one": nir.Threshold(np.ones(2))}, [("in", "one"), ("one", "out")], "'one' is a neuron with a name"),
+    ],
+)  # fmt: skip
+def test_what_has_no_integers_at_all_is_refused_by_name(
+    nodes: dict[str, nir.NIRNode], edges: list[tuple[str, str]], said: str
+) -> None:
+    all_nodes = {"in": nir.Input(np.array([2])), "out": nir.Output(np.array([2]))} | nodes
+    with pytest.raises(SpikerlError, match=said):
+        FixedBackend(rounding=True).run_graph(nir.NIRGraph(all_nodes, edges, type_check=False), np.ones((1, 2)), DT)
+
+
+def test_input_other_than_spikes_is_refused() -> None:
+    with pytest.raises(SpikerlError, match="other than 0 and 1"):
+        FixedBackend().run_graph(small(nir.Threshold(np.ones(2))), np.full((1, 2), 0.5), DT)
+
+
+def test_a_recurrent_graph_read_from_a_file_runs(tmp_path: Path) -> None:
+    """A bias in the way back counts from the first time step on: without it the neuron would spike at step 2 only."""
+    ones = np.ones(1)
+    nodes = {
+        "in": nir.Input(np.array([1])), "it": nir.IF(r=ones / DT, v_threshold=1.5 * ones),
+        "back": nir.Affine(np.array([[-1.0]]), ones), "out": nir.Output(np.array([1])),
+    }  # fmt: skip
+    graph = nir.NIRGraph(nodes, [("in", "it"), ("it", "back"), ("back", "it"), ("it", "out")])
+    nir.write(tmp_path / "loop.nir", graph)
+    read = nir.read(tmp_path / "loop.nir")
+    record = FixedBackend().run_graph(read, np.ones((4, 1)), DT, ["it"])
+    # v: 2 -> spike; then 1 - 1 + 1 = 1; then 1 + 2 = 3 -> spike; then 1
+    assert record.output[:, 0].tolist() == [True, False, True, False]
+    assert record.voltages["it"][:, 0].tolist() == [0, 1, 0, 1]
