@@ -66,16 +66,24 @@ def quantize_network(network: FloatNetwork, rounding: bool = False) -> IntegerNe
 def rounding_report(network: FloatNetwork, integers: IntegerNetwork) -> dict[str, float]:
     """Largest relative error of each population's decays, threshold, voltages and weights.
 
-    Of a weight, the error is relative to the largest of its neuron.
+    Errors are relative to the number itself; of a weight to the largest of its neuron, of a voltage to the threshold
+    where that is larger.
     """
     report = {}
     for name, p in network.populations.items():
         q = integers.populations[name]
-        pairs = [(q.decay_u / DECAY_UNITY, 1 - p.keep_u), (q.decay_v / DECAY_UNITY, 1 - p.keep_v)]
-        pairs += [(q.v_initial * q.unit, p.v_initial)]
+        scale = np.abs(p.v_threshold) if p.spiking else np.zeros(p.size)
+        triples = [
+            (q.decay_u / DECAY_UNITY, 1 - p.keep_u, 1 - p.keep_u),
+            (q.decay_v / DECAY_UNITY, 1 - p.keep_v, 1 - p.keep_v),
+            (q.v_initial * q.unit, p.v_initial, np.maximum(scale, np.abs(p.v_initial))),
+        ]
         if p.spiking:
-            pairs += [(q.v_threshold * q.unit, p.v_threshold), (q.v_reset * q.unit, p.v_reset)]
-        errors = [np.abs(stands_for - meant)[meant != 0] / np.abs(meant[meant != 0]) for stands_for, meant in pairs]
+            triples += [
+                (q.v_threshold * q.unit, p.v_threshold, scale),
+                (q.v_reset * q.unit, p.v_reset, np.maximum(scale, np.abs(p.v_reset))),
+            ]
+        errors = [np.abs(got - meant)[size > 0] / size[size > 0] for got, meant, size in triples]
         given: dict[tuple[str, int], csr_array] = {}
         for c in integers.connections:
             if c.target == name:

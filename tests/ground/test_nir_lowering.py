@@ -86,3 +86,9 @@ def test_a_delayed_bias_that_feedback_carries_is_late_as_well() -> None:
     network = lowered(nodes, [*edges, ("in", "fc"), ("fc", "wait"), ("wait", "back")])
     assert (ONE, "fire", 3) in weights(network) and (ONE, "fire", 2) not in weights(network)
     assert [p.level for p in network.populations.values()] == [1, 2]
+
+
+def test_a_node_that_several_neurons_read_is_not_changed_by_a_gain_of_zero() -> None:
+    nodes = {"fc": nir.Linear(np.array([[1.0, 2], [3, 4]])), "deaf": nir.IF(np.array([0, 1]) / DT, np.ones(2))}
+    network = lowered(nodes, [("in", "fc"), ("fc", "deaf"), ("fc", "fire")])
+    assert weights(network) == {(INPUT, "deaf", 0): [[0, 0], [3, 4]], (INPUT, "fire", 0): [[1, 2], [3, 4]]}

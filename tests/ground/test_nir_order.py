@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from nir_graphs import Case, fuzz, graph_cases
+from scipy.sparse import csr_array
 
+from spikerl_deploy import nir_matrices
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.nir_lowering import lower_graph
 from spikerl_deploy.nir_order import check_input, check_record, order_graph
@@ -300,11 +302,16 @@ def test_matrices_too_large_to_lay_out_are_refused_before_they_are() -> None:
     assert "'big' takes up to" in refused(conv, (8, 100, 100), (64, 100, 100))
     pool = nir.SumPool2d(np.array(300), np.array(1), np.array(0))
     assert "'big' takes up to" in refused(pool, (1, 600, 600), (1, 301, 301))
-    narrow = graph(
-        ends((8000,), (8000,)) | {"a": nir.Linear(np.ones((1, 8000))), "b": nir.Linear(np.ones((8000, 1)))},
-        [("in", "a"), ("a", "b"), ("b", "out")],
-    )
-    assert "takes up to" in refused(narrow, (8000,), (8000,))
+
+
+def test_a_product_of_narrow_matrices_is_refused_before_it_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
+    column, row = csr_array(np.ones((4, 1))), csr_array(np.ones((1, 5)))
+    monkeypatch.setattr(nir_matrices, "NONZEROS_MAX", 20)
+    assert nir_matrices.product("it", column, row).nnz == 20
+    monkeypatch.setattr(nir_matrices, "NONZEROS_MAX", 19)
+    with pytest.raises(SpikerlError, match="'it' takes up to 20 synapses"):
+        nir_matrices.product("it", column, row)
+    assert nir_matrices.product("it", row, csr_array(np.ones((5, 1)))).nnz == 1
 
 
 def test_only_neurons_are_recorded() -> None:
