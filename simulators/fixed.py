@@ -67,7 +67,7 @@ class FixedBackend(IntegerBackend):
         record: Sequence[str] = (),
         integers: tuple[IntegerLayer, ...] | None = None,
     ) -> GraphRecord:
-        from spikerl_deploy.integer_network import integers_of_graph, run_integers
+        from spikerl_deploy.integer_network import check_voltages, integers_of_graph, run_integers
         from spikerl_deploy.nir_order import check_input, check_record, order_graph
 
         ordered = order_graph(graph, dt)
@@ -77,6 +77,7 @@ class FixedBackend(IntegerBackend):
         output, fired, voltages = run_integers(network, given.reshape(len(given), -1), names)
         last = network.populations[network.output]
         if not last.spiking:
+            check_voltages(last, output)
             output = (output * last.unit + last.v_offset).astype(np.float32)
         record_of = {name: network.populations[name] for name in names}
         return GraphRecord(

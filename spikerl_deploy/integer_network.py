@@ -17,7 +17,14 @@ from spikerl_deploy.nir_lowering import lower_graph
 from spikerl_deploy.nir_order import OrderedGraph
 from spikerl_deploy.nir_shapes import NEURONS
 
-__all__ = ["integers_of_graph", "network_of_integers", "quantize_network", "rounding_report", "run_integers"]
+__all__ = [
+    "check_voltages",
+    "integers_of_graph",
+    "network_of_integers",
+    "quantize_network",
+    "rounding_report",
+    "run_integers",
+]
 Spikes = NDArray[np.bool_]
 
 
@@ -59,6 +66,20 @@ def run_integers(
     spiking = network.populations[network.output].spiking
     output = given[network.output] if spiking else voltages[network.output]
     return output, {name: given[name] for name in record}, {name: voltages[name] for name in record}
+
+
+def check_voltages(population: IntegerPopulation, voltages: Ints) -> None:
+    """Refuse the voltages [T, n] of neurons without spikes where they clipped: they are the output, and would be wrong.
+
+    Raises:
+        SpikerlError: names the node and the time step.
+    """
+    clipped = (np.abs(voltages) >= STATE_LIMIT - 1).any(axis=1)
+    if not population.spiking and clipped.any():
+        raise SpikerlError(
+            f"NIR node '{population.name}': its voltage leaves the chip's 24 bits at time step {clipped.argmax()}",
+            "give it fewer time steps, or run it in floats: --backend torch",
+        )
 
 
 def _shifted(total: Ints, exponent: int) -> Ints:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-INPUT = "input"  # source of a connection: the network's input
-ONE = "one"  # source of a connection: one value that is 1 at every time step, which carries biases
+# No node can be called so: names are printable.
+INPUT = "\0input"  # source of a connection: the network's input
+ONE = "\0one"  # source of a connection: one value that is 1 at every time step, which carries biases
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

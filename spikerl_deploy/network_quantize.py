@@ -162,9 +162,10 @@ class _Search:
             everything = _stacked([*self.synapses, *self.biases], p.size)
             up, down = (_positive_sum(sign * everything) for sign in (1, -1))
             self.largest_current = np.nan_to_num(np.maximum(up, down) * DECAY_UNITY / decay_u, nan=0.0, posinf=np.inf)
-            swing = np.nan_to_num(down * DECAY_UNITY / decay_u, nan=0.0, posinf=np.inf)
-            swing = np.nan_to_num(swing * DECAY_UNITY / decay_v, nan=0.0, posinf=np.inf)
-        self.largest_voltage = (swing if p.spiking else np.maximum(swing, self.largest_current)) + self.start
+            # A spike stops a voltage on its way up; without spikes it goes as far up as down.
+            one_way = np.nan_to_num(down * DECAY_UNITY / decay_u, nan=0.0, posinf=np.inf)
+            reach = one_way if p.spiking else self.largest_current
+            self.largest_voltage = np.nan_to_num(reach * DECAY_UNITY / decay_v, nan=0.0, posinf=np.inf) + self.start
         self.lossless = np.isin(decay_u, (0, DECAY_UNITY)) & np.isin(decay_v, (0, DECAY_UNITY))
         self.bias = row_max(_stacked(self.biases, p.size)) / BIAS_NEURONS_MAX
         self.anchor = np.zeros(p.size)

@@ -59,10 +59,6 @@ def lower_graph(ordered: OrderedGraph) -> FloatNetwork:
 
 def _check_ends(ordered: OrderedGraph) -> None:
     for name, sources in ordered.sources.items():
-        if name in (INPUT, ONE) and isinstance(ordered.nodes[name], NEURONS):
-            raise refused(
-                name, f"is a neuron with a name that a network keeps for its own: '{INPUT}', '{ONE}'", "rename it"
-            )
         for source, _ in sources:
             node = ordered.nodes[source]
             if isinstance(node, NEURONS) and not isinstance(node, SPIKING) and name != ordered.output:

@@ -123,7 +123,10 @@ def check_input(ordered: OrderedGraph, spikes: NDArray[Any], binary: bool = Fals
     if not binary:
         return spikes
     if not np.isin(spikes, (0, 1)).all():
-        raise SpikerlError("input spikes hold values other than 0 and 1, which integers cannot take", "--backend torch")
+        raise SpikerlError(
+            f"NIR node '{ordered.input}' is given spikes other than 0 and 1, which integers cannot take",
+            "run it in floats: --backend torch",
+        )
     return spikes.astype(bool)
 
 

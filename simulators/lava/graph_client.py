@@ -14,7 +14,7 @@ from simulators.lava.client import WorkerClient
 from simulators.lava.graph_wire import Network, pack_network
 from simulators.protocol import GraphRecord
 from spikerl_deploy.codec import Spikes
-from spikerl_deploy.integer_network import integers_of_graph
+from spikerl_deploy.integer_network import check_voltages, integers_of_graph
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.network import IntegerPopulation
 from spikerl_deploy.nir_lowering import lower_graph
@@ -45,6 +45,9 @@ class GraphRun:
         """Run it in a worker, as `run_network` does."""
         last = self.network.output
         states = run_network(client, self.network, self.values, (last, *self.record), shared)
+        population = self.network.populations[last]
+        if isinstance(population, IntegerPopulation):
+            check_voltages(population, states[last][:, 1])
         spikes = {key: self._spikes(states, key) for key in states if self.network.populations[key].spiking}
         voltages = {key: self._voltages(states, key) for key in states}
         return GraphRecord(

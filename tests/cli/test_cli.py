@@ -92,7 +92,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
         (["export", "policy.nir", "--bits", "9", "-o", "b.nir"], "bits 9 is outside [2, 8]"),
         (["simulate", "none.nir"], "no policy file at 'none.nir'"),
         (["simulate", "text.nir"], "'text.nir' is not a NIR file"),
-        (["simulate", "policy.nir", "--backend", "lawa"], "unknown backend 'lawa'; there is: fixed, lava, lava-float, lava-stock"),
+        (["simulate", "policy.nir", "--backend", "lawa"], "unknown backend 'lawa'; there is: fixed, lava, lava-float"),
         (["simulate", "policy.nir", "--backend", "fixed", "--env", "Hopper-v5"], "'Hopper-v5' observes 11 values"),
         (
             ["simulate", "policy.nir", "--backend", "fixed", "--compare", "fixed"],

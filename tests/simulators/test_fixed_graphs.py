@@ -88,7 +88,6 @@ def test_without_exact_integers_a_graph_is_refused_or_rounded_and_reported() -> 
          [("in", "a"), ("in", "b"), ("a", "out"), ("b", "out")], "'out' is fed by 'a', 'b'"),
         ({"s": nir.Scale(np.ones(2)), "d": nir.Delay(np.full(2, DT)), "it": nir.Threshold(np.ones(2))},
          [("in", "s"), ("s", "d"), ("d", "s"), ("s", "it"), ("it", "out")], "'d' lies in a loop without a neuron"),
-        ({"one": nir.Threshold(np.ones(2))}, [("in", "one"), ("one", "out")], "'one' is a neuron with a name"),
     ],
 )  # fmt: skip
 def test_what_has_no_integers_at_all_is_refused_by_name(
@@ -118,3 +117,26 @@ def test_a_recurrent_graph_read_from_a_file_runs(tmp_path: Path) -> None:
     # v: 2 -> spike; then 1 - 1 + 1 = 1; then 1 + 2 = 3 -> spike; then 1
     assert record.output[:, 0].tolist() == [True, False, True, False]
     assert record.voltages["it"][:, 0].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["one", "input"])
+def test_a_neuron_may_have_any_name(name: str) -> None:
+    nodes = {"in": nir.Input(np.array([1])), name: nir.Threshold(np.zeros(1)), "out": nir.Output(np.array([1]))}
+    graph = nir.NIRGraph(nodes, [("in", name), (name, "out")])
+    record = FixedBackend().run_graph(graph, np.array([[1], [0]]), DT, [name])
+    assert record.output.ravel().tolist() == record.spikes[name].ravel().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("neuron", ["LI", "I"])
+def test_a_voltage_that_is_the_output_is_right_or_refused(neuron: str) -> None:
+    """An integrator leaves any number of bits at some time; one that leaks does not."""
+    one = np.ones(1)
+    node = nir.I(one / DT) if neuron == "I" else nir.LI(1024 * DT * one, 1024 * one, 0 * one)
+    spikes = np.ones((70_000, 1))
+    if neuron == "LI":
+        found = FixedBackend().run_graph(small(node, (1,)), spikes, DT).output
+        assert 1000 < found.max() <= 1024
+        return
+    with pytest.raises(SpikerlError, match="'it': its voltage leaves the chip's 24 bits at time step") as refused:
+        FixedBackend().run_graph(small(node, (1,)), spikes, DT)
+    assert refused.value.hint
