@@ -7,7 +7,7 @@ DEMO := out/demo
 # Training, Lava and the tests are many small operations: one thread a process is fastest on shared cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test soak fuzz lint format bench bench-training bench-quantization bench-gpu double-pendulum clean
+.PHONY: help install demo test soak fuzz lint format bench bench-training bench-quantization bench-verify bench-gpu double-pendulum clean
 
 help:
 	@echo "make demo     train a small policy, export it, run it on Lava, print the comparison"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    timings of every backend and of training, as JSON in benchmarks/results"
 	@echo "make bench-quantization  what quantization costs a HalfCheetah policy, by bits and method"
+	@echo "make bench-verify  a HalfCheetah policy on every backend, spike for spike"
 	@echo "make bench-gpu  timings of training on a CUDA GPU"
 	@echo "make soak     the longer tests"
 	@echo "make fuzz     the property tests with many more examples: drawn NIR graphs, networks on Lava"
@@ -65,8 +66,7 @@ soak: $(READY)
 # SPIKERL_FUZZ multiplies the examples of each property.
 fuzz: $(READY)
 	SPIKERL_FUZZ=$${SPIKERL_FUZZ:-20} $(BIN)/python -m pytest -q --timeout 3600 \
-	  tests/ground/test_nir_lowering.py tests/ground/test_integer_network.py tests/simulators/test_nir_torch.py \
-	  tests/simulators/test_lava_exact.py tests/simulators/test_lava_graphs.py tests/simulators/test_foreign_graphs.py
+	  $$(grep -rlE "SPIKERL_FUZZ|fuzz\(" tests --include='test_*.py')
 
 bench: $(READY) bench-training
 	$(BIN)/python -m benchmarks.backends --out benchmarks/results/backends.json
@@ -77,6 +77,12 @@ bench-training: $(READY)
 bench-quantization: $(READY)
 	$(BIN)/python -m benchmarks.quantization --policy benchmarks/policies/half-cheetah.nir \
 	  --out benchmarks/results/quantization.json
+
+bench-verify: $(READY)
+	@mkdir -p out
+	$(BIN)/spikerl export benchmarks/policies/half-cheetah.nir --to nir --bits 8 -o out/half-cheetah-8-bit.nir --force
+	$(BIN)/spikerl verify out/half-cheetah-8-bit.nir --steps 500 --episodes 1 --seed 0 \
+	  -o benchmarks/results/verify.json --force
 
 # Needs a torch with CUDA: install it into .venv in the place of the pinned one, which has none.
 bench-gpu: $(READY)

@@ -46,6 +46,31 @@ def backends_table(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def verify_table(document: dict[str, Any]) -> str:
+    """Markdown of `spikerl verify`'s result: the conformance matrix."""
+    reference = document["reference"]
+    spikes = sum(reference["spikes"])
+    lines = [
+        "| backend | runs | spikes that differ, by layer | of | largest action error | return |",
+        "| --- | --- | --- | --- | --- | --- |",
+        f"| `{reference['name']}` | 8-bit integers | the reference | {spikes:,} | | {_mean(reference['returns']):.2f} |",
+    ]
+    for row in document["rows"]:
+        if row["status"] == "skipped":
+            lines.append(f"| `{row['name']}` | skipped: {row['reasons'][0]} | | | | |")
+            continue
+        mismatches = ", ".join(f"{count:,}" for count in row["spikes"]["mismatches"])
+        error = f"{row['action_error']['share_of_range']:.0%} of the range" if row["action_error"]["value"] else "0"
+        name = f"`{row['name']}`" if row["status"] != "informational" else row["name"]
+        cells = (name, row["runs"], mismatches, f"{sum(row['spikes']['either']):,}", error)
+        lines.append(f"| {' | '.join(cells)} | {_mean(row['returns']):.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
 def training_table(document: dict[str, Any]) -> str:
     """Markdown of `benchmarks.training`'s results on the CPU."""
     results = document["results"]
@@ -118,7 +143,7 @@ def main() -> None:
     """Print the table of one results file."""
     document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     kind = document.get("benchmark") or document["schema"]
-    tables = {"backends": backends_table, "quantization": quantization_table}
+    tables = {"backends": backends_table, "quantization": quantization_table, "verify": verify_table}
     table = next((make for name, make in tables.items() if name in kind), training_table)
     print(table(document), end="")
 

@@ -15,6 +15,7 @@ from simulators.nir_torch_nodes import Delay, Neuron, Op, Parameters, stateless
 from simulators.protocol import GraphRecord
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.nir_file import one_line
+from spikerl_deploy.nir_float32 import FLOAT64_HINT
 from spikerl_deploy.nir_order import OrderedGraph, check_input, check_record
 from spikerl_deploy.nir_shapes import NEURONS, SPIKING
 
@@ -56,6 +57,7 @@ def _run(run: _Run, inputs: Tensor, record: Sequence[str]) -> GraphRecord:
             raster[t] = values[name]
         for name, voltage in voltages.items():
             voltage[t] = run.neurons[name].v
+    run.check_states()
     return GraphRecord(
         output.cpu().numpy(),
         {name: raster.cpu().numpy() for name, raster in rasters.items()},
@@ -112,6 +114,16 @@ class _Run:
             delay.keep(self._arriving(name, values))
         self.previous = values
         return values
+
+    def check_states(self) -> None:
+        """Refuse a run in which infinities met: NaN stays, and is silent, since it is above no threshold.
+
+        Raises:
+            SpikerlError: names the node.
+        """
+        for name, neuron in self.neurons.items():
+            if bool(torch.isnan(neuron.v).any() or torch.isnan(neuron.u).any()):
+                raise SpikerlError(f"NIR node '{name}': its state overflowed float32", FLOAT64_HINT)
 
     def _arriving(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
         """Sum of what a node's sources give; a feedback edge carries the previous time step's."""

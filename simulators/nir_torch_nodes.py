@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from spikerl_deploy.nir_float32 import to_float32
 from spikerl_deploy.nir_shapes import SPIKING, Floats, Shape, Window, parameter, refused, window
 
 Op = Callable[[Tensor], Tensor]
@@ -26,11 +27,7 @@ class Parameters:
         return parameter(self.name, self.node, field, self.shape)
 
     def tensor(self, values: Floats, field: str) -> Tensor:
-        with np.errstate(over="ignore"):
-            single = values.astype(np.float32)
-        if not np.isfinite(single).all():
-            raise refused(self.name, f"has {field} beyond float32", "use --backend lava-float, which runs float64")
-        return torch.tensor(single, device=self.device)
+        return torch.tensor(to_float32(self.name, field, np.asarray(values)), device=self.device)
 
     def __getitem__(self, field: str) -> Tensor:
         return self.tensor(self.get(field), field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -63,10 +64,13 @@ class _Layer:
     def compile(self) -> bool:
         try:
             from spikerl_deploy.integer_jit import CompiledLayer, can_compile
-        except ImportError:  # Numba is optional: it may lack for a new Python
-            return False
-        if can_compile(self.layer, self.time_steps):
-            self.compiled = CompiledLayer(self.layer)
+
+            if can_compile(self.layer, self.time_steps):
+                compiled = CompiledLayer(self.layer)
+                compiled(np.zeros((1, 1, self.layer.weight.shape[1]), dtype=bool))  # now, and not amid an episode
+                self.compiled = compiled
+        except Exception as error:  # no Numba for this Python, no compiler, no room for its cache: NumPy does it
+            logging.getLogger("spikerl").info("layers are not compiled: %s", error)
         return self.compiled is not None
 
     def __call__(self, spikes: Spikes, watch: Watch | None) -> Spikes:

@@ -38,6 +38,14 @@ def can_compile(layer: IntegerLayer, time_steps: int) -> bool:
     )
 
 
+def _compile(function: Any) -> Any:
+    """Numba's function, kept on disk for the next process where a folder for it can be written."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # "no locator available"
+        return numba.njit(nogil=True)(function)
+
+
 class CompiledLayer:
     """A layer for which `can_compile` holds."""
 
@@ -53,7 +61,7 @@ class CompiledLayer:
         """Spikes [B, T, n] for input spikes [B, T, n_in], states starting at zero."""
         batch, time_steps, _ = spikes.shape
         out = np.empty((batch, time_steps, self.bias.size), dtype=np.uint8)
-        _run_layer(np.ascontiguousarray(spikes).view(np.uint8), self.weight, self.bias, *self.scalars, out)
+        _compiled_layer(np.ascontiguousarray(spikes).view(np.uint8), self.weight, self.bias, *self.scalars, out)
         return out.view(np.bool_)
 
 
@@ -65,7 +73,6 @@ def _fraction(kept: int) -> tuple[int, int]:
     return kept, bits
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _run_layer(
     spikes: NDArray[np.uint8],
     weight: NDArray[np.int16],
@@ -117,3 +124,6 @@ def _run_layer(
                 u[j] = current
                 v[j] = np.int32(0) if spike else voltage
                 row_out[j] = spike
+
+
+_compiled_layer = _compile(_run_layer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -45,7 +44,7 @@ class LavaBackend(IntegerBackend):
 
     Args:
         timeout: seconds that start-up and every answer of the worker may take.
-        install: whether Lava may be installed on first use. wheel: the wheel as a local file.
+        install: whether Lava may be installed on first use. wheel: the wheel as a local file, checked here.
         say: takes progress lines of the installation.
         rounding: of a graph that has no exact integers, run the nearest.
 
@@ -71,6 +70,8 @@ class LavaBackend(IntegerBackend):
                 f"worker time limit {timeout:g} s must be positive, and at most {MAX_TIMEOUT:g}",
                 "use --worker-timeout 60",
             )
+        if wheel is not None:
+            check_wheel(wheel)
         self.timeout, self.install, self.wheel, self.say = timeout, install, wheel, say
         self.rounding = rounding
         self.rounded: dict[str, float] = {}
@@ -90,8 +91,6 @@ class LavaBackend(IntegerBackend):
                     "can fire at every step to carry the next layer's bias",
                     "export it again with spikerl, which keeps below",
                 )
-        if self.wheel is not None:
-            check_wheel(self.wheel)
         if installed_folder() is None and not self.install:
             raise not_installed()
 
@@ -103,6 +102,12 @@ class LavaBackend(IntegerBackend):
     def worker(self) -> Callable[[], WorkerClient]:
         """What starts a worker; Lava is installed first, if it must be and may be."""
         return partial(WorkerClient, ensure_installed(self.install, self.wheel, self.say), self.timeout)
+
+    def check_graph(self, graph: nir.NIRGraph, dt: float, integers: tuple[IntegerLayer, ...] | None = None) -> None:
+        from spikerl_deploy.integer_network import integers_of_graph
+        from spikerl_deploy.nir_order import order_graph
+
+        integers_of_graph(order_graph(graph, dt), self.rounding, integers)
 
     def run_graph(
         self,
@@ -116,8 +121,7 @@ class LavaBackend(IntegerBackend):
 
         run = integer_run(graph, spikes, dt, record, self.rounding, integers)  # refuses before anything is started
         self.rounded = run.rounded
-        with closing(self.worker()()) as client:
-            return run.on(client)
+        return run.in_worker(self.worker(), self.say)
 
 
 class LavaStockBackend(LavaBackend):
@@ -127,3 +131,4 @@ class LavaStockBackend(LavaBackend):
     summary = "stock Lava processes with bit-accurate models: slow, and what lava is held against"
     network = "stock"
     run_graph = Backend.run_graph  # refuses: a graph's neurons are no stock processes
+    check_graph = Backend.check_graph

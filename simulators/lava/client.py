@@ -53,8 +53,11 @@ class WorkerClient:
     def __init__(self, lava_folder: Path, timeout: float = DEFAULT_TIMEOUT) -> None:
         self.timeout = timeout
         self._members: set[int] = set()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the client)
-        self._connection, theirs = socket.socketpair()
+        try:
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the client)
+            self._connection, theirs = socket.socketpair()
+        except OSError as error:
+            raise SpikerlError(f"lava worker cannot be started: {error}", "spikerl doctor") from error
         # A worker started from a thread must outlive that thread, so only the main thread's dies with it at once.
         deathbed = "die" if threading.current_thread() is threading.main_thread() else "watch"
         segments = f"spikerl-{secrets.token_hex(6)}-"  # what its shared memory is called
@@ -125,7 +128,7 @@ class WorkerClient:
             _LOG.warning("lava worker closed, but is still there after %g s: it is ended", GRACE_SECONDS)
         else:
             if not _gone(self.process):
-                left = ", ".join(process.name() for process in group_members(self.process.pid))
+                left = ", ".join(str(process.pid) for process in group_members(self.process.pid))
                 _LOG.warning("lava worker left processes behind, which are ended: %s", left)
         self._finalizer()
 
@@ -135,6 +138,8 @@ class WorkerClient:
         try:
             self._connection.settimeout(timeout)
             send_message(self._connection, fields, arrays)
+        except WireError as error:
+            raise SpikerlError(f"this is too large for a lava worker: {error}", "run it on --backend fixed") from error
         except OSError as error:  # a time-out is one
             raise self._failure(f"the connection broke ({error})") from error
         return self._receive(answer, timeout)[1]
@@ -142,8 +147,10 @@ class WorkerClient:
     def _receive(self, answer: str, timeout: float) -> tuple[dict[str, Any], Arrays]:
         deadline = time.monotonic() + timeout
         late = f"it did not answer within {timeout:g} s"
+        readable = select.poll()  # unlike select.select it takes any file descriptor
+        readable.register(self._connection, select.POLLIN)
         try:
-            while not select.select([self._connection], [], [], POLL_SECONDS)[0]:
+            while not readable.poll(POLL_SECONDS * 1e3):
                 if self.process.poll() is not None:
                     raise self._failure("it died")
                 if self._members - {process.pid for process in group_members(self.process.pid)}:
@@ -205,15 +212,21 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, log: IO[by
         segments: what the names of its shared memory begin with.
     """
     connection.close()
-    _signal_group(process.pid, signal.SIGTERM)
-    _signal_group(process.pid, signal.SIGCONT)
-    if not _gone(process):
-        _signal_group(process.pid, signal.SIGKILL)
-        _gone(process)
-    process.wait()
-    log.close()
-    for segment in SHARED_MEMORY.glob(segments + "*"):
-        segment.unlink(missing_ok=True)
+    try:
+        _signal_group(process.pid, signal.SIGTERM)
+        _signal_group(process.pid, signal.SIGCONT)
+        ended = _gone(process)
+    except BaseException:  # an impatient Ctrl-C
+        ended = False
+        raise
+    finally:
+        if not ended:
+            _signal_group(process.pid, signal.SIGKILL)
+            _gone(process)
+        process.wait()
+        log.close()
+        for segment in SHARED_MEMORY.glob(segments + "*"):
+            segment.unlink(missing_ok=True)
 
 
 def _gone(process: subprocess.Popen[bytes]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulators.lava.backend import LavaBackend
 from simulators.lava.client import DEFAULT_TIMEOUT
-from simulators.lava.install import check_wheel, installed_folder, not_installed
+from simulators.lava.install import installed_folder, not_installed
 from simulators.lava.session import LavaSession, Layers
 from simulators.lava.wire import Arrays
 from simulators.protocol import Availability, Backend, GraphRecord
@@ -60,14 +59,18 @@ class LavaFloatBackend(Backend):
         return tuple(layer.weight for layer in policy.layers)
 
     def check(self, policy: Policy) -> None:
-        if self._lava.wheel is not None:
-            check_wheel(self._lava.wheel)
         if installed_folder() is None and not self._lava.install:
             raise not_installed()
 
     def open(self, policy: Policy, batch: int = 1) -> LavaSession:
         self.check(policy)
         return LavaSession(policy, batch, float_layers(policy), self._lava.worker(), self._lava.say)
+
+    def check_graph(self, graph: nir.NIRGraph, dt: float, integers: tuple[IntegerLayer, ...] | None = None) -> None:
+        from spikerl_deploy.nir_lowering import lower_graph
+        from spikerl_deploy.nir_order import order_graph
+
+        lower_graph(order_graph(graph, dt))
 
     def run_graph(
         self,
@@ -81,5 +84,4 @@ class LavaFloatBackend(Backend):
         from simulators.lava.graph_client import float_run
 
         run = float_run(graph, spikes, dt, record)  # refuses before anything is started
-        with closing(self._lava.worker()()) as client:
-            return run.on(client)
+        return run.in_worker(self._lava.worker(), self._lava.say)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.lava.client import WorkerClient
+from simulators.lava.client import WorkerClient, WorkerFailed
 from simulators.lava.graph_wire import Network, pack_network
 from simulators.protocol import GraphRecord
 from spikerl_deploy.codec import Spikes
@@ -20,7 +21,8 @@ from spikerl_deploy.network import IntegerPopulation
 from spikerl_deploy.nir_lowering import lower_graph
 from spikerl_deploy.nir_order import OrderedGraph, check_input, check_record, order_graph
 
-STEPS_PER_REQUEST = 64  # time steps that must fit into the worker's time limit
+LEVELS_PER_REQUEST = 256  # of neurons, times time steps: what must fit into the worker's time limit
+VALUES_PER_REQUEST = 1 << 24  # states of one answer
 
 States = dict[str, NDArray[Any]]
 
@@ -55,6 +57,20 @@ class GraphRun:
             spikes={key: spikes[key] for key in self.record if key in spikes},
             voltages={key: voltages[key] for key in self.record if key not in self.stateless},
         )
+
+    def in_worker(self, start: Callable[[], WorkerClient], say: Callable[[str], None]) -> GraphRecord:
+        """Run it in a worker of its own; where that fails, once more in another.
+
+        Raises:
+            SpikerlError: the second one failed, too.
+        """
+        try:
+            with closing(start()) as client:
+                return self.on(client)
+        except WorkerFailed as failure:
+            say(f"{failure.message}: the graph is run again by a new one")
+        with closing(start()) as client:
+            return self.on(client)
 
     def _spikes(self, states: States, key: str) -> Spikes:
         rows = states[key][:, 0]
@@ -129,8 +145,11 @@ def run_network(
     if not shared:
         client.remember_processes()
     parts: list[list[NDArray[Any]]] = [[] for _ in keys]
-    for start in range(0, len(values), STEPS_PER_REQUEST):
-        chunk = values[start : start + STEPS_PER_REQUEST]
+    levels = 1 + max(population.level for population in network.populations.values())
+    states = 2 * sum(network.populations[key].size for key in keys)
+    at_once = max(1, min(LEVELS_PER_REQUEST // levels, VALUES_PER_REQUEST // states))
+    for start in range(0, len(values), at_once):
+        chunk = values[start : start + at_once]
         answer = client.request({"op": "run_graph"}, "states", {"values": chunk})
         for index, part in enumerate(parts):
             part.append(answer[f"states{index}"])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 PROTOCOL_VERSION = 2
 _PREFIX = struct.Struct("!IQI")
 _CHECK = struct.Struct("!I")
-_MAX_HEADER = 1 << 20
+_MAX_HEADER = 1 << 24
 _MAX_PAYLOAD = 1 << 32
 _DTYPES = ("|b1", "<i2", "<i4", "<i8", "<f4", "<f8")
 
@@ -38,11 +38,14 @@ def send_message(connection: socket.socket, fields: dict[str, Any], arrays: Arra
     """Send one message.
 
     Raises:
-        WireError: an array of a type that is not exchanged.
+        WireError: an array of a type that is not exchanged, or more than a message may hold; nothing was sent.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
     table = [[name, _checked_type(name, array.dtype.str), list(array.shape)] for name, array in arrays.items()]
     header = json.dumps(fields | {"arrays": table}).encode()
+    size = sum(array.nbytes for array in arrays.values())
+    if len(header) > _MAX_HEADER or size > _MAX_PAYLOAD:
+        raise WireError(f"a message of {len(header)} + {size} bytes is out of bounds")
     payload = b"".join(array.tobytes() for array in arrays.values())
     prefix = _PREFIX.pack(len(header), len(payload), zlib.crc32(payload, zlib.crc32(header)))
     connection.sendall(prefix + _CHECK.pack(zlib.crc32(prefix)) + header + payload)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from support import ROOT
 
-from benchmarks.tables import quantization_table, training_table
+from benchmarks.tables import backends_table, quantization_table, training_table, verify_table
 
 SHORT = {"STEPS": "300", "EVAL_EPISODES": "2", "HIDDEN": "16", "CARBON": "false"}
 
@@ -62,3 +62,17 @@ def test_the_quantization_table_is_that_of_the_committed_results() -> None:
     assert results["kind"] == "measured"
     policy = ROOT / "benchmarks" / "policies" / results["policy"]["file"]
     assert hashlib.sha256(policy.read_bytes()).hexdigest() == results["policy"]["sha256"]
+
+
+def test_the_tables_of_the_backends_are_those_of_the_committed_results() -> None:
+    folder, readme = ROOT / "benchmarks" / "results", (ROOT / "README.md").read_text(encoding="utf-8")
+    speeds = json.loads((folder / "backends.json").read_text(encoding="utf-8"))
+    assert backends_table(speeds) in readme
+    assert speeds["kind"] == "measured"
+    assert speeds["same_episodes"]["same_returns"]
+    verified = json.loads((folder / "verify.json").read_text(encoding="utf-8"))
+    assert verify_table(verified) in readme
+    assert verified["passed"]
+    assert {row["name"] for row in verified["rows"] if row["status"] == "passed"} >= {
+        *("lava", "lava-stock", "lava-float", "netx", "torch", "snntorch", "norse", "spikingjelly")
+    }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import quantized_policy, random_spikes
+from support import ROOT, quantized_policy, random_spikes
 
 from simulators import fixed
 from simulators.fixed import FixedBackend
@@ -128,6 +132,29 @@ def test_without_numba_numpy_does_it_all(monkeypatch: pytest.MonkeyPatch) -> Non
     policy = quantized_policy()
     assert policy.integers is not None
     assert not IntegerCore(policy.integers, policy.time_steps).compile()
+
+
+def test_without_a_folder_for_its_cache_numba_compiles_all_the_same(tmp_path: Path) -> None:
+    """As in a container: the packages cannot be written, and there is no home."""
+    shutil.copytree(ROOT / "spikerl_deploy", tmp_path / "spikerl_deploy", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("training", "exporters", "simulators"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "spikerl_deploy" / "__pycache__").touch()
+    code = """
+import numpy as np
+from spikerl_deploy.integer_core import IntegerCore
+from spikerl_deploy.loihi import IntegerLayer
+core = IntegerCore([IntegerLayer(np.full((4, 8), 2), np.zeros(4), 0, 2047, 1024, 5, 1.0)], 2)
+assert core.compile()
+assert core(np.ones((2, 1, 8), bool))[0].all()
+"""
+    environment = os.environ | {"HOME": "/dev/null", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tmp_path)}
+    environment.pop("XDG_CACHE_HOME", None)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_long_rasters_are_counted_beyond_a_byte() -> None:

@@ -16,6 +16,7 @@ from nir_graphs import Case, fuzz, graph_cases
 from support import naive_core, random_layers, random_policy, random_spikes
 
 from simulators.nir_torch_nodes import Delay
+from simulators.registry import make_backend
 from simulators.torch_backend import TorchBackend
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.nir_core import chain_edges, layers_to_nodes
@@ -185,3 +186,37 @@ def test_a_run_leaves_no_state_behind() -> None:
     spikes = np.ones((6, 1))
     first, second = (TORCH.run_graph(graph, spikes, DT, ["first"]).voltages["first"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("weight", [1e300, 1e-60])
+@pytest.mark.parametrize("backend", ["torch", "snntorch", "norse", "spikingjelly"])
+def test_a_number_that_float32_does_not_hold_is_refused_by_name(backend: str, weight: float) -> None:
+    made = make_backend(backend)
+    if not made.availability().ready:
+        pytest.skip(made.availability().detail)
+    one = np.ones(1)
+    nodes = {
+        "in": nir.Input(np.array([1])),
+        "fc": nir.Linear(np.array([[weight]])),
+        "fire": nir.CubaLIF(*(2e-4 * one, 2e-4 * one), r=2 * one, v_leak=0 * one, v_threshold=one, w_in=2 * one),
+        "out": nir.Output(np.array([1])),
+    }
+    graph = nir.NIRGraph(nodes, [("in", "fc"), ("fc", "fire"), ("fire", "out")])
+    with pytest.raises(SpikerlError, match="'fc' has weight (beyond float32|so small that float32)") as refused:
+        made.run_graph(graph, one[:, None], 1e-4)
+    assert refused.value.hint == "use --backend lava-float, which runs float64"
+
+
+def test_infinities_that_meet_are_no_silence() -> None:
+    """Float32's largest numbers add up to infinity, and infinity less infinity is above no threshold."""
+    one, huge = np.ones(1), np.float64(np.finfo(np.float32).max)
+    nodes = {
+        "in": nir.Input(np.array([2])),
+        "up": nir.Linear(np.array([[huge, -huge]])),
+        "fire": nir.CubaLIF(*(2e-4 * one, 2e-4 * one), r=2 * one, v_leak=0 * one, v_threshold=huge * one, w_in=2 * one),
+        "out": nir.Output(np.array([1])),
+    }
+    graph = nir.NIRGraph(nodes, [("in", "up"), ("up", "fire"), ("fire", "out")])
+    spikes = np.array([[1, 0]] * 4 + [[0, 1]] * 4)
+    with pytest.raises(SpikerlError, match="'fire': its state overflowed float32"):
+        make_backend("torch", device="cpu").run_graph(graph, spikes, 1e-4)
