@@ -17,7 +17,12 @@ from spikerl_deploy.loihi import BIAS_NEURONS_MAX, WEIGHT_MAX, IntegerLayer
 HINT = "write it again: spikerl export POLICY --to netx"
 ALWAYS_ON_BIAS = BIAS_NEURONS_MAX * WEIGHT_MAX  # the largest bias of an integer layer
 # What h5py and our own checks can raise on a file that is damaged or foreign.
-_READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError)
+_READ_ERRORS = (
+    *(OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError),
+    *(MemoryError, OverflowError),
+)
+BYTES_MAX = 1 << 30  # of the datasets that are read, unpacked
+TIME_STEPS_MAX = 1 << 16  # of a control step; always-firing neurons are run through them
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,9 @@ def read_netx(path: Path) -> NetxNetwork:
             if file.attrs.get("format") != FORMAT or file.attrs["version"] != VERSION:
                 raise ValueError(f"it is not {FORMAT} {VERSION}")
             depth, time_steps = len(file["layer"]), int(file.attrs["time_steps"])
+            if not 1 <= time_steps <= TIME_STEPS_MAX:
+                raise ValueError(f"time_steps {time_steps} is outside [1, {TIME_STEPS_MAX}]")
+            _check_unpacked(file, depth)
             layers = tuple(_layer(index, file[f"layer/{index}"], time_steps) for index in range(depth))
             channels, neurons = file["input_channels"][()], tuple(file[f"neurons/{i}"][()] for i in range(depth))
             n_in = int(file.attrs["n_in"])
@@ -59,6 +67,19 @@ def read_netx(path: Path) -> NetxNetwork:
         raise SpikerlError(
             f"'{path}' is not a netx file that can be read: {' '.join(str(error).split())}", HINT
         ) from error
+
+
+def _check_unpacked(file: h5py.File, depth: int) -> None:
+    """Add up what is read before any of it is: a small file can declare any size."""
+    unpacked = file["input_channels"].nbytes
+    for index in range(depth):
+        layer = file[f"layer/{index}"]
+        read = [file[f"neurons/{index}"], layer["weight"], *layer["neuron"].values()]
+        unpacked += sum(dataset.nbytes for dataset in (*read, *([layer["bias"]] if "bias" in layer else [])))
+        if unpacked > BYTES_MAX:
+            raise ValueError(
+                f"layer {index} and those before it unpack to {unpacked} bytes, {BYTES_MAX} are read at most"
+            )
 
 
 def _check_sizes(

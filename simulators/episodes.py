@@ -161,7 +161,9 @@ def load_episodes(path: Path) -> Episodes:
             about = json.loads(str(file["about"]))
             if about["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {about['schema']!r}, '{SCHEMA}' was expected")
-            sizes, time_steps = tuple(int(size) for size in about["sizes"]), int(about["time_steps"])
+            _check_whole(about, "sizes", 1)
+            _check_whole(about, "seeds", 0)
+            sizes, time_steps = tuple(about["sizes"]), int(about["time_steps"])
             columns = {name: file[name] for name in COLUMNS}
             spikes = tuple(file[f"spikes_{index}"] for index in range(len(sizes)))
         _check(about, columns, spikes, sizes, time_steps)
@@ -169,6 +171,12 @@ def load_episodes(path: Path) -> Episodes:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SpikerlError(f"cannot read recording '{path}': {reason}", HINT) from error
     return Episodes(about, columns, spikes, sizes, time_steps)
+
+
+def _check_whole(about: dict[str, Any], name: str, least: int) -> None:
+    values = about[name]
+    if not isinstance(values, list) or not values or any(type(one) is not int or one < least for one in values):
+        raise ValueError(f"'{name}' is {str(values)[:60]}, a list of whole numbers from {least} on was expected")
 
 
 def _check(
@@ -183,9 +191,17 @@ def _check(
         dimensions = 2 if name in ("clean_observations", "observations", "actions", "applied") else 1
         if column.dtype != COLUMNS[name] or column.ndim != dimensions or len(column) != rows:
             raise ValueError(f"'{name}' is {column.dtype} {column.shape}")
+        if not np.isfinite(column).all():
+            raise ValueError(f"'{name}' holds values that are not finite")
+    for name, other in (("observations", "clean_observations"), ("applied", "actions")):
+        if columns[name].shape != columns[other].shape:
+            raise ValueError(f"'{name}' is {columns[name].shape}, '{other}' is {columns[other].shape}")
     episode = columns["episode"]
     if rows == 0 or episode[0] < 0 or (np.diff(episode) < 0).any() or episode[-1] >= seeds:
         raise ValueError(f"'episode' does not go through its {seeds} seeds")
+    starts = np.flatnonzero(np.diff(episode, prepend=-1))
+    if (columns["step"] != np.arange(rows) - np.repeat(starts, np.diff(starts, append=rows))).any():
+        raise ValueError("'step' does not count from 0 in each episode")
     for index, (packed, size) in enumerate(zip(spikes, sizes, strict=True)):
         shape = (rows, -(-time_steps * size // 8))
         if packed.dtype != np.uint8 or packed.shape != shape or time_steps < 1:

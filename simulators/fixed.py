@@ -47,7 +47,7 @@ class FixedBackend(IntegerBackend):
     """
 
     name = "fixed"
-    summary = "Loihi's integer arithmetic in NumPy, batched; bit-exact with lava"
+    summary = "Loihi's integer arithmetic in NumPy and Numba, batched; bit-exact with lava"
 
     def __init__(self, rounding: bool = False) -> None:
         self.rounding = rounding
@@ -59,6 +59,12 @@ class FixedBackend(IntegerBackend):
     def open(self, policy: Policy, batch: int = 1) -> FixedSession:
         return FixedSession(policy, self.integers(policy), batch)
 
+    def check_graph(self, graph: nir.NIRGraph, dt: float, integers: tuple[IntegerLayer, ...] | None = None) -> None:
+        from spikerl_deploy.integer_network import integers_of_graph
+        from spikerl_deploy.nir_order import order_graph
+
+        integers_of_graph(order_graph(graph, dt), self.rounding, integers)
+
     def run_graph(
         self,
         graph: nir.NIRGraph,
@@ -67,17 +73,16 @@ class FixedBackend(IntegerBackend):
         record: Sequence[str] = (),
         integers: tuple[IntegerLayer, ...] | None = None,
     ) -> GraphRecord:
-        from spikerl_deploy.integer_network import check_voltages, integers_of_graph, run_integers
+        from spikerl_deploy.integer_network import integers_of_graph, run_integers
         from spikerl_deploy.nir_order import check_input, check_record, order_graph
 
         ordered = order_graph(graph, dt)
         names = check_record(ordered, record)
         given = check_input(ordered, spikes, binary=True)
         network, self.rounded = integers_of_graph(ordered, self.rounding, integers)
-        output, fired, voltages = run_integers(network, given.reshape(len(given), -1), names)
+        output, fired, voltages = run_integers(network, given.reshape(len(given), -1), names, integers is not None)
         last = network.populations[network.output]
         if not last.spiking:
-            check_voltages(last, output)
             output = (output * last.unit + last.v_offset).astype(np.float32)
         record_of = {name: network.populations[name] for name in names}
         return GraphRecord(

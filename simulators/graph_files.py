@@ -52,14 +52,14 @@ def read_spikes(path: Path) -> NDArray[Any]:
 
 def _read(path: Path) -> NDArray[Any]:
     with zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
-        if "spikes" not in names:
-            raise ValueError(f"it holds {', '.join(names[:MAX_LISTED]) or 'nothing'}, and no 'spikes'")
-        unpacked = archive.getinfo("spikes.npy").file_size
+        if "spikes.npy" not in archive.namelist():
+            names = [name.removesuffix(".npy") for name in archive.namelist()[:MAX_LISTED]]
+            raise ValueError(f"it holds {', '.join(names) or 'nothing'}, and no 'spikes' array")
+        unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > INPUT_BYTES_MAX:
-        raise ValueError(f"'spikes' unpacks to {unpacked} bytes, at most {INPUT_BYTES_MAX} are read")
+        raise ValueError(f"it unpacks to {unpacked} bytes, at most {INPUT_BYTES_MAX} are read")
     with np.load(path, allow_pickle=False) as file:
-        return np.asarray(file["spikes"])
+        return np.asarray(file["spikes.npy"])  # NumPy would take a member `spikes` for the plain name
 
 
 def write_record(record: GraphRecord, path: Path, force: bool = False) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +22,7 @@ from spikerl_deploy.files import atomic_path
 Frame = NDArray[np.uint8]
 SUFFIXES = (".mp4", ".gif")
 FFMPEG_HINT = "pip install imageio-ffmpeg (or apt-get install ffmpeg), or write a .gif"
-FFMPEG_SECONDS = 120  # for the last frames, after all were handed over
+FFMPEG_SECONDS = 120  # for it to take some of a frame, and for the last ones after all were handed over
 GIF_TICK = Fraction(1, 100)  # second; GIF counts in these
 
 
@@ -81,27 +83,39 @@ def _mp4(path: Path, frame_seconds: Fraction, specimen: Frame) -> Iterator[Calla
         *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4", str(path)),
     ]
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, bufsize=0)
         assert process.stdin is not None
-        stream = process.stdin
+        stream, stalled = process.stdin, False
+        os.set_blocking(stream.fileno(), False)
         try:
-            yield lambda frame: _write(stream.write, frame)
+            yield lambda frame: _write(stream.fileno(), frame)
             stream.close()
             process.wait(FFMPEG_SECONDS)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
+        except BrokenPipeError:
             pass  # it says below why
+        except (TimeoutError, subprocess.TimeoutExpired):
+            stalled = True
         finally:
             process.kill()
             process.wait()
+            stream.close()
         if process.returncode != 0:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
+            if stalled:
+                lines = [f"it took nothing for {FFMPEG_SECONDS} s"]
             reason = lines[-1] if lines else f"exit status {process.returncode}"
             raise SpikerlError(f"ffmpeg failed: {reason}", "write a .gif")
 
 
-def _write(write: Callable[[bytes], object], frame: Frame) -> None:
-    write(frame.tobytes())
+def _write(pipe: int, frame: Frame) -> None:
+    """Hand over a frame to a pipe that does not block, so that a reader that stalls is found out."""
+    left, ready = memoryview(frame.tobytes()), select.poll()
+    ready.register(pipe, select.POLLOUT)
+    while left:
+        if not ready.poll(FFMPEG_SECONDS * 1000):
+            raise TimeoutError
+        left = left[os.write(pipe, left) :]
 
 
 def _ffmpeg() -> str:

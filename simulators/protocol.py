@@ -140,6 +140,11 @@ class Backend(ABC):
             SpikerlError: the policy cannot run on this backend, or the backend is not ready.
         """
 
+    def check_graph(self, graph: nir.NIRGraph, dt: float, integers: tuple[IntegerLayer, ...] | None = None) -> None:
+        """Find out whether `run_graph` would refuse the graph; arguments and errors are the same."""
+        if type(self).run_graph is Backend.run_graph:
+            raise self._runs_no_graph()
+
     def run_graph(
         self,
         graph: nir.NIRGraph,
@@ -159,7 +164,10 @@ class Backend(ABC):
             SpikerlError: something in the graph that this backend cannot honour (names the node), an unknown node to
                 record, or the backend is not ready or failed.
         """
-        raise SpikerlError(f"backend '{self.name}' runs policies, not graphs", "spikerl backends list")
+        raise self._runs_no_graph()
+
+    def _runs_no_graph(self) -> SpikerlError:
+        return SpikerlError(f"backend '{self.name}' runs policies, not graphs", "spikerl backends list")
 
 
 class IntegerBackend(Backend):

@@ -42,7 +42,7 @@ class Recording:
     Attributes:
         observations: [N, obs_dim], of N control steps in order.
         episodes: (seed, control steps of it in `observations`), in order.
-        returns: by seed, of every episode that was played to its end, also of those that were not needed whole.
+        returns: by seed, of the episodes that are in `observations` to their end; the last one counts as cut off.
     """
 
     observations: NDArray[np.float64]
@@ -69,11 +69,12 @@ def record_in_order(session: Session, env_id: str, steps: int, seed: int) -> Rec
     returns: dict[int, float] = {}
     missing = steps
     while missing > 0:
-        played = rollout(session, env_id, [seed], observe=missing)
+        played = rollout(session, env_id, [seed], observe=missing, limit=missing)  # an episode may have no end
         assert played.observations is not None
         parts.append(played.observations)
         episodes.append((seed, len(played.observations)))
-        returns[seed] = played.returns[0]
         missing -= len(played.observations)
+        if missing:
+            returns[seed] = played.returns[0]
         seed += 1
     return Recording(np.concatenate(parts), tuple(episodes), returns)

@@ -68,5 +68,5 @@ def replay(path: Path, session: Session) -> Replay:
         actions = choose_actions(policy, given[-1].sum(axis=1, dtype=np.int32))
         expected = recorded_actions[rows]
         differ += int((actions.view(np.uint32) != expected.view(np.uint32)).any(axis=1).sum())
-        largest = max(largest, float(np.abs(actions - expected).max()))
+        largest = float(np.maximum(largest, np.abs(actions - expected).max()))  # NaN stays; `max` would drop it
     return Replay(len(episodes), spikes, tuple(mismatches.tolist()), first, differ, largest)

@@ -14,7 +14,7 @@ from simulators.observers import ControlStep, FirstObservations, FirstSpikes, Ob
 from simulators.perturb import Disturbance, Perturbation
 from simulators.protocol import Counts, Session
 from spikerl_deploy.codec import Spikes, decode, encode
-from spikerl_deploy.environments import check_fits, environment_spec, make_environment
+from spikerl_deploy.environments import check_fits, environment_error, environment_spec, make_environment
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.policy import Float, Policy
 
@@ -24,7 +24,7 @@ class Rollout:
     """Episodes of a policy on a backend.
 
     Attributes:
-        seeds, returns, lengths: one an episode; undiscounted returns, lengths in control steps.
+        seeds, returns, lengths: one an episode; undiscounted returns, lengths in control steps, of what was played.
         spike_totals: for the input and each layer [n], spikes of each neuron over all control steps.
         infer_seconds: wall time of each call of the backend, which serves up to `batch` episodes.
         observations: [M, obs_dim], as the environment gave them, of the first M control steps, if they were recorded.
@@ -58,6 +58,7 @@ def rollout(
     observe: int = 0,
     perturbation: Perturbation | None = None,
     observers: Sequence[Observer] = (),
+    limit: int | None = None,
 ) -> Rollout:
     """Play one episode of the session's policy for each seed, side by side; a slot that ends takes the next seed.
 
@@ -68,9 +69,10 @@ def rollout(
         progress: called with (control steps, finished episodes) after every call of the backend.
         record: keep the spikes of the input and of every layer of the first so many calls.
         observe: keep the observations of the first so many control steps.
+        limit: stop after so many control steps of all episodes together, whether or not they have ended.
 
     Raises:
-        SpikerlError: the environment cannot be made, does not fit the policy or observes what is not finite, or the
+        SpikerlError: the environment cannot be made, does not fit the policy, fails or gives what is not finite, or the
             backend failed.
     """
     spikes, observations = FirstSpikes(record), FirstObservations(observe)
@@ -78,7 +80,9 @@ def rollout(
     slots = [_Slot(env_id) for _ in range(min(session.batch, len(seeds)))]
     try:
         check_fits(session.policy, env_id, environment_spec(slots[0].env, env_id))
-        return _Play(session, slots, list(seeds), perturbation, [*own, *observers]).run(progress, spikes, observations)
+        return _Play(session, slots, list(seeds), perturbation, [*own, *observers], limit).run(
+            progress, spikes, observations
+        )
     finally:
         for slot in slots:
             slot.env.close()
@@ -99,7 +103,7 @@ class _Slot:
     """A place in the batch: an environment and the episode that runs in it."""
 
     def __init__(self, env_id: str) -> None:
-        self.env = make_environment(env_id)
+        self.env, self.env_id = make_environment(env_id), env_id
         self.episode = -1
         self.generator = np.random.default_rng(0)
         self.observation = np.zeros(0)
@@ -120,9 +124,11 @@ class _Play:
         seeds: list[int],
         perturbation: Perturbation | None,
         observers: Sequence[Observer],
+        limit: int | None,
     ) -> None:
         self.session, self.slots, self.seeds, self.observers = session, slots, seeds, observers
-        self.perturbation = perturbation
+        self.perturbation, self.limit = perturbation, limit
+        self.observed = slots[0].env.observation_space.shape if slots else ()
         self.waiting: Iterator[int] = iter(range(len(seeds)))
         self.batch = np.zeros(session.input_shape, dtype=bool)
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=int)
@@ -136,6 +142,8 @@ class _Play:
             self._start(slot)
         started, finished = time.perf_counter(), 0
         while active := [row for row, slot in enumerate(self.slots) if slot.running]:
+            if self.limit is not None and self.lengths.sum() >= self.limit:
+                break
             finished += self._step(active)
             if progress is not None:
                 progress(int(self.lengths.sum()), finished)
@@ -157,10 +165,10 @@ class _Play:
         if not slot.running:
             return
         seed = self.seeds[slot.episode]
-        slot.observation, _ = slot.env.reset(seed=seed)
-        expected = slot.env.observation_space.shape
-        if np.shape(slot.observation) != expected:
-            raise SpikerlError(f"the environment observes {np.shape(slot.observation)}, its space says {expected}")
+        try:
+            slot.observation, _ = slot.env.reset(seed=seed)
+        except Exception as error:
+            raise environment_error(slot.env_id, f"failed at the reset of seed {seed}", error) from error
         slot.generator = np.random.default_rng([seed, 1])  # Poisson coding; not the environment's stream
         if self.perturbation is not None:
             slot.disturbance = self.perturbation.begin(self.session.policy, seed)
@@ -170,9 +178,15 @@ class _Play:
         slots, policy, batch = [self.slots[row] for row in active], self.session.policy, self.batch
         rows = slice(None) if len(active) == len(batch) else active  # a view where all run
         episodes = [slot.episode for slot in slots]
+        for slot in slots:
+            if np.shape(slot.observation) != self.observed:
+                raise SpikerlError(
+                    f"the environment observes {np.shape(slot.observation)} {self._when(slot.episode)}, "
+                    f"its space says {self.observed}"
+                )
         clean = seen = np.stack([slot.observation for slot in slots])
         if not math.isfinite(clean.sum()):
-            self._check_finite(clean, episodes)
+            self._check_finite("observation", clean, episodes)
         generators = [slot.generator for slot in slots]
         batch.fill(False)
         if self.perturbation is None:
@@ -191,18 +205,25 @@ class _Play:
         for total, count in zip(self.totals[1:], spikes.counts, strict=True):
             total += np.add.reduce(count[rows], axis=0)
         actions = choose_actions(policy, spikes.output_counts[rows])
+        if not math.isfinite(actions.sum()):
+            self._check_finite("action", actions, episodes)
         applied = [
             action if slot.disturbance is None else slot.disturbance.delay(action)
             for slot, action in zip(slots, actions, strict=True)
         ]
         rewards, terminated, truncated = [], [], []
         for slot, action in zip(slots, applied, strict=True):
-            slot.observation, reward, ends, runs_out, _ = slot.env.step(action)
-            self.returns[slot.episode] += float(reward)
+            try:
+                slot.observation, reward, ends, runs_out, _ = slot.env.step(action)
+                rewards.append(float(reward))
+                terminated.append(bool(ends))
+                truncated.append(bool(runs_out))
+            except Exception as error:
+                raise environment_error(slot.env_id, f"failed {self._when(slot.episode)}", error) from error
             self.lengths[slot.episode] += 1
-            rewards.append(float(reward))
-            terminated.append(bool(ends))
-            truncated.append(bool(runs_out))
+            if not math.isfinite(rewards[-1]):
+                raise _came_apart(f"the reward is {rewards[-1]} {self._when(slot.episode)}")
+            self.returns[slot.episode] += rewards[-1]
         if self.observers:
             happened = (actions, applied, rewards, terminated, truncated)
             step = ControlStep(episodes, active, clean, seen, batch, spikes.rasters, *happened)
@@ -213,13 +234,18 @@ class _Play:
             self._start(slot)
         return len(done)
 
-    def _check_finite(self, observations: NDArray[np.floating], episodes: list[int]) -> None:
-        if np.isfinite(observations).all():
+    def _when(self, episode: int) -> str:
+        return f"after {self.lengths[episode]} control steps of seed {self.seeds[episode]}"
+
+    def _check_finite(self, what: str, values: NDArray[np.floating], episodes: list[int]) -> None:
+        if np.isfinite(values).all():
             return
-        row, value = (int(index) for index in np.argwhere(~np.isfinite(observations))[0])
-        episode = episodes[row]
-        raise SpikerlError(
-            f"value {value} of the observation is {observations[row, value]} after {self.lengths[episode]} control "
-            f"steps of seed {self.seeds[episode]}: the simulation has come apart",
-            "another --seed, or less of --perturb",
-        )
+        row, place = (int(index) for index in np.argwhere(~np.isfinite(values))[0])
+        found = f"value {place} of the {what} is {values[row, place]} {self._when(episodes[row])}"
+        if what == "action":
+            raise SpikerlError(f"{found}: the decoder overflows float32", "spikerl inspect POLICY")
+        raise _came_apart(found)
+
+
+def _came_apart(found: str) -> SpikerlError:
+    return SpikerlError(f"{found}: the simulation has come apart", "another --seed, or less of --perturb")

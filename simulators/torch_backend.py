@@ -18,6 +18,8 @@ from spikerl_deploy.policy import Policy
 if TYPE_CHECKING:
     import torch
 
+    from spikerl_deploy.nir_order import OrderedGraph
+
 DEVICES = ("auto", "cpu", "cuda")
 WEIGHTS = ("trained", "graph")
 
@@ -96,6 +98,12 @@ class TorchBackend(Backend):
 
         return TorchSession(self._executed(policy), batch, choose_device(self.device), self.bf16)
 
+    def check_graph(self, graph: nir.NIRGraph, dt: float, integers: tuple[IntegerLayer, ...] | None = None) -> None:
+        from spikerl_deploy.nir_order import order_graph
+
+        ordered = order_graph(graph, dt)
+        self._run(ordered, np.zeros((1, *ordered.input_shape), dtype=np.bool_), ())
+
     def run_graph(
         self,
         graph: nir.NIRGraph,
@@ -104,13 +112,17 @@ class TorchBackend(Backend):
         record: Sequence[str] = (),
         integers: tuple[IntegerLayer, ...] | None = None,
     ) -> GraphRecord:
-        from simulators.nir_torch import run_ordered
         from spikerl_deploy.nir_order import order_graph
+
+        return self._run(order_graph(graph, dt), spikes, record)
+
+    def _run(self, ordered: OrderedGraph, spikes: NDArray[Any], record: Sequence[str]) -> GraphRecord:
+        from simulators.nir_torch import run_ordered
         from training.device import choose_device
 
         if self.bf16:
             raise SpikerlError("backend 'torch' runs graphs in float32, BF16 was asked for", "leave BF16 out")
-        return run_ordered(order_graph(graph, dt), spikes, record, choose_device(self.device))
+        return run_ordered(ordered, spikes, record, choose_device(self.device))
 
     def _executed(self, policy: Policy) -> Policy:
         return policy if self.weights == "graph" else policy.as_trained()

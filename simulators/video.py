@@ -26,6 +26,7 @@ MAX_RATE = 30  # frames a second
 SCENE, PANEL, HEADER = 480, 480, 48
 LABEL, MARGIN, FOOTER, GAP = 19, 8, 20, 3
 MIN_BAND = 24
+MAX_BANDS = (SCENE - FOOTER) // (LABEL + GAP + MIN_BAND)
 BACKGROUND, TEXT, FAINT = (250, 250, 250), (30, 30, 30), (120, 120, 120)
 COLOURS = ((11, 110, 153), (194, 87, 26), (91, 127, 43), (122, 79, 163))
 WINDOW = PANEL - 2 * MARGIN  # time steps that the raster shows, one a pixel
@@ -127,8 +128,23 @@ def spike_strip(raster: Spikes, height: int) -> NDArray[np.uint8]:
     return shades
 
 
+def bands(populations: int) -> list[list[int]]:
+    """The populations (0 is the input) of each band: one, or neighbouring layers where there are too many of them."""
+    layers = np.arange(1, populations - 1)
+    shared = np.array_split(layers, min(len(layers), MAX_BANDS - 2)) if len(layers) else []
+    return [[0], *(band.tolist() for band in shared), [populations - 1]]
+
+
+def _band_name(band: Sequence[int], populations: int) -> str:
+    if band[0] == 0:
+        return "input"
+    if band[0] == populations - 1:
+        return "output"
+    return f"layer {band[0]}" if len(band) == 1 else f"layers {band[0]} to {band[-1]}"
+
+
 def band_heights(sizes: Sequence[int], total: int) -> list[int]:
-    """Rows of pixels of each population: in proportion to its neurons, but none too thin to see."""
+    """Rows of pixels of each band: in proportion to its neurons, but none too thin to see."""
     free = total - MIN_BAND * len(sizes)
     return [MIN_BAND + free * size // sum(sizes) for size in sizes]
 
@@ -146,15 +162,17 @@ class _Canvas:
         picture = Image.new("RGB", (SCENE + PANEL, HEADER + SCENE), BACKGROUND)
         pen = ImageDraw.Draw(picture)
         pen.text((MARGIN, 6), title, TEXT, ImageFont.load_default(15))
-        sizes = episodes.sizes
+        shown = bands(len(episodes.sizes))
+        sizes = [sum(episodes.sizes[population] for population in band) for band in shown]
         left, top = SCENE + MARGIN, HEADER
         self._bands: list[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]] = []
         heights = band_heights(sizes, SCENE - FOOTER - (LABEL + GAP) * len(sizes))
-        for index, (size, height) in enumerate(zip(sizes, heights, strict=True)):
-            name = "input" if index == 0 else "output" if index == len(sizes) - 1 else f"layer {index}"
+        for index, (band, size, height) in enumerate(zip(shown, sizes, heights, strict=True)):
+            name = _band_name(band, len(episodes.sizes))
             pen.text((left, top), f"{name}: {size} neurons", COLOURS[index % len(COLOURS)], self._font)
             shades = np.linspace(BACKGROUND, COLOURS[index % len(COLOURS)], 256).round().astype(np.uint8)
-            self._bands.append((top + LABEL, spike_strip(episodes.raster(index, rows), height), shades))
+            raster = np.concatenate([episodes.raster(population, rows) for population in band], axis=-1)
+            self._bands.append((top + LABEL, spike_strip(raster, height), shades))
             top += LABEL + height + GAP
         seconds = WINDOW / self._time_steps * control_step
         note = f"last {WINDOW} time steps ({seconds:.2g} s), newest on the right"

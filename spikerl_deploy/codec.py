@@ -67,9 +67,10 @@ def encode(policy: Policy, observation: NDArray[np.floating], generators: Sequen
 
 
 def decode(counts: NDArray[np.integer], time_steps: int, decoder: PopulationDecoder) -> Float:
-    """Actions [B, act_dim] of output spike counts [B, n_out]."""
+    """Actions [B, act_dim] of output spike counts [B, n_out]; not finite where the decoder's sums overflow."""
     rates = counts.reshape(counts.shape[0], decoder.act_dim, -1).astype(np.float32) / np.float32(time_steps)
-    squashed = np.tanh((rates * decoder.weight).sum(axis=-1, dtype=np.float32) + decoder.bias)
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever acts on it looks whether it is finite
+        squashed = np.tanh((rates * decoder.weight).sum(axis=-1, dtype=np.float32) + decoder.bias)
     middle = (decoder.action_high + decoder.action_low) / 2
     half = (decoder.action_high - decoder.action_low) / 2
     action: Float = middle + half * squashed

@@ -52,7 +52,7 @@ def make_environment(env_id: str, render_mode: str | None = None) -> gymnasium.E
     """Create an environment; `render_mode` rgb_array makes it draw frames.
 
     Raises:
-        SpikerlError: the id is unknown or the environment cannot be made.
+        SpikerlError: the id is unknown or the environment cannot be made, whatever its constructor raises.
     """
     import gymnasium
 
@@ -62,17 +62,25 @@ def make_environment(env_id: str, render_mode: str | None = None) -> gymnasium.E
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            env = gymnasium.make(env_id, render_mode=render_mode)
+            options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+            env = gymnasium.make(env_id, **options)  # not every constructor has a `render_mode`
     except gymnasium.error.DependencyNotInstalled as error:
         raise SpikerlError(f"environment '{env_id}' needs a missing package: {error}", "spikerl doctor") from error
     except (gymnasium.error.Error, ImportError) as error:
         if env_id in gymnasium.registry:
             raise SpikerlError(f"environment '{env_id}' cannot be made: {_one_line(error)}", LIST_HINT) from error
         raise unknown("environment", env_id, mujoco_ids(), LIST_HINT) from error
+    except Exception as error:
+        raise environment_error(env_id, "cannot be made", error) from error
     if env.spec is not None and env.spec.id != env_id:  # Gymnasium took the newest version
         env.close()
         raise unknown("environment", env_id, mujoco_ids(), LIST_HINT)
     return env
+
+
+def environment_error(env_id: str, what: str, error: Exception) -> SpikerlError:
+    """Error of one line for what an environment raised, which can be anything."""
+    return SpikerlError(f"environment '{env_id}' {what}: {type(error).__name__}: {_one_line(error)}", LIST_HINT)
 
 
 def _route_mujoco_warnings() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,59 @@ from typing import Any
 from spikerl_deploy.errors import CannotWrite, SpikerlError
 
 
-def refuse_overwrite(path: Path, force: bool) -> None:
+def refuse_overwrite(path: Path, force: bool, flag: str = "-o") -> None:
     """Refuse a path that exists, unless `force`.
 
+    Args:
+        flag: that names the path, for the hint.
+
     Raises:
-        SpikerlError: `path` exists and `force` is false, or it is a directory.
+        SpikerlError: `path` exists and `force` is false, it is a directory, or the system takes no such path.
     """
-    if path.is_dir():
-        raise SpikerlError(f"'{path}' is a directory, a file name was expected", "give a file name with -o")
-    if path.exists() and not path.is_file():
-        raise SpikerlError(f"'{path}' is no regular file and is not replaced", "choose another name with -o")
-    if path.exists() and not force:
-        raise SpikerlError(f"'{path}' exists and is not overwritten", "add --force, or choose another name with -o")
+    try:
+        exists, is_file, is_folder = path.exists(), path.is_file(), path.is_dir()
+    except OSError as error:
+        raise CannotWrite(f"cannot write '{path}': {error.strerror}", f"choose another name with {flag}") from error
+    if is_folder:
+        raise SpikerlError(f"'{path}' is a directory, a file name was expected", f"give a file name with {flag}")
+    if exists and not is_file:
+        raise SpikerlError(f"'{path}' is no regular file and is not replaced", f"choose another name with {flag}")
+    if exists and not force:
+        raise SpikerlError(
+            f"'{path}' exists and is not overwritten", f"add --force, or choose another name with {flag}"
+        )
+
+
+def check_targets(targets: Iterable[tuple[str, Path]], force: bool, sources: Mapping[str, Path]) -> None:
+    """Find out, writing nothing, what would be refused when files are written after the work.
+
+    Args:
+        targets: flag and path of each file. sources: files that are read, by what they are.
+
+    Raises:
+        SpikerlError: one is a source, or another one or within it, exists and `force` is false, or cannot be written.
+    """
+    taken: list[tuple[str, Path, Path]] = []
+    for flag, path in targets:
+        place = Path(os.path.realpath(path))
+        for what, source in sources.items():
+            if place == Path(os.path.realpath(source)):
+                raise SpikerlError(f"{flag} names '{path}', which is the {what}", f"choose another name with {flag}")
+        for other, named, there in taken:
+            if place == there or place in there.parents or there in place.parents:
+                raise SpikerlError(
+                    f"{other} '{named}' and {flag} '{path}' take the same place", "give each a file of its own"
+                )
+        taken.append((flag, path, place))
+        refuse_overwrite(path, force, flag)
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise CannotWrite(
+                f"cannot write '{path}': {error.strerror}", f"choose a writable folder with {flag}"
+            ) from error
 
 
 @contextmanager

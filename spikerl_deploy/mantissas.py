@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
 from spikerl_deploy.loihi import BIAS_NEURONS_MAX, WEIGHT_EXP_MAX, WEIGHT_MAX, WEIGHT_MIN
 from spikerl_deploy.network import ONE, Connection, Floats, Ints
 
+HEAD = 8  # weights of a row that are looked at first
 STORED_NOISE = 1e-6  # of what NIR stores in float32, multiplied up
 
 
@@ -92,3 +94,36 @@ def row_max(weights: csr_array) -> Floats:
     largest = np.zeros(weights.shape[0])
     np.maximum.at(largest, rows, np.abs(weights.data))
     return largest
+
+
+def kinds(parameters: Sequence[Floats], weights: Sequence[csr_array]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows that differ, the first of each kind, and the kind of every row: a convolution has few."""
+    numbers = np.column_stack(parameters)
+    rows = [[numbers[row].tobytes() for row in range(len(numbers))]]
+    for weight in weights:
+        data, ends = weight.data, weight.indptr.tolist()
+        rows.append([data[start:end].tobytes() for start, end in itertools.pairwise(ends)])
+    seen: dict[tuple[bytes, ...], int] = {}
+    kind = np.array([seen.setdefault(row, len(seen)) for row in zip(*rows, strict=True)], dtype=np.intp)
+    return np.unique(kind, return_index=True)[1], kind
+
+
+def stacked(weights: Sequence[csr_array], size: int) -> csr_array:
+    """Weights side by side, [size, all sources]."""
+    return csr_array(hstack([csr_array((size, 0)), *weights], format="csr"))
+
+
+def positive_sum(weights: csr_array) -> Floats:
+    """Sum of what is above 0 in each row."""
+    rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+    return np.bincount(rows, np.maximum(weights.data, 0), minlength=weights.shape[0]).astype(np.float64)
+
+
+def head(weights: csr_array) -> Floats:
+    """The first few weights of each row, zeros where it has fewer."""
+    head = np.zeros((weights.shape[0], HEAD))
+    counts = np.diff(weights.indptr)
+    for column in range(HEAD):
+        rows = np.flatnonzero(counts > column)
+        head[rows, column] = weights.data[weights.indptr[rows] + column]
+    return head

@@ -23,7 +23,19 @@ from spikerl_deploy.loihi import (
     WEIGHT_MAX,
     WEIGHT_MIN,
 )
-from spikerl_deploy.mantissas import STORED_NOISE, fits, is_whole, placed, row_max, scaled
+from spikerl_deploy.mantissas import (
+    HEAD,
+    STORED_NOISE,
+    fits,
+    head,
+    is_whole,
+    kinds,
+    placed,
+    positive_sum,
+    row_max,
+    scaled,
+    stacked,
+)
 from spikerl_deploy.network import (
     ONE,
     Connection,
@@ -36,8 +48,8 @@ from spikerl_deploy.network import (
 )
 
 ROUNDING_NOISE = 1e-12  # of float64
-HEAD = 8  # weights of a neuron, of the connection with its largest, that are looked at first
 BLOCK = 1 << 20  # candidates that are looked at together
+VOLTAGE_MAX = THRESHOLD_MAX << STATE_SHIFT  # of v_reset and v_initial, with room for noise below where it clips
 ALIGN = 1 << STATE_SHIFT
 ROUND_HINT = "take the nearest integers, which may change spikes: --round"
 # What a neuron's largest weight can be in its unit: an even mantissa times a power of two; the finest unit first.
@@ -104,18 +116,26 @@ def _population(p: FloatPopulation, incoming: Sequence[Connection], rounding: bo
     """The population in integers, and its units [n]: weight of one unit of accumulated input."""
     decay_u = _decay(p.name, "current", 1 - p.keep_u, rounding)
     decay_v = _decay(p.name, "voltage", 1 - p.keep_v, rounding)
-    search = _Search(p, incoming, decay_u, decay_v)
-    unit = search.exact(ROUNDING_NOISE, np.ones(p.size, dtype=bool))
+    first, kind = kinds([p.keep_u, p.keep_v, p.v_threshold, p.v_reset, p.v_initial], [c.weight for c in incoming])
+    search = _Search(p, incoming, decay_u, decay_v, first)
+    unit = search.exact(ROUNDING_NOISE, np.ones(len(first), dtype=bool))
     unit = np.where(np.isnan(unit), search.exact(STORED_NOISE, np.isnan(unit)), unit)
-    if rounding:
-        unit = np.where(np.isnan(unit), search.nearest(), unit)
+    wraps = search.current(unit) >= STATE_LIMIT
+    if rounding and (wraps | np.isnan(unit)).any():
+        unit = np.where(wraps | np.isnan(unit), search.nearest(), unit)
+        wraps = ~(search.current(unit) < STATE_LIMIT)
+    unit, wraps = unit[kind], wraps[kind]
+    if wraps.any():
+        raise SpikerlError(
+            f"NIR node '{p.name}' has a current that can leave the chip's 24 bits, where it wraps (neuron "
+            f"{wraps.argmax()})",
+            None if rounding else ROUND_HINT,
+        )
     if np.isnan(unit).any():
         raise SpikerlError(
             f"NIR node '{p.name}': weights and threshold of neuron {np.isnan(unit).argmax()} have no exact integers",
             ROUND_HINT,
         )
-    if (search.current(unit) >= STATE_LIMIT).any():
-        raise SpikerlError(f"NIR node '{p.name}' has a current that can leave the chip's 24 bits, where it wraps")
     state = unit / ALIGN
     threshold = np.rint(p.v_threshold / unit) if p.spiking else np.full(p.size, THRESHOLD_MAX)
     integers = IntegerPopulation(
@@ -149,40 +169,49 @@ def _decay(name: str, kind: str, lost: Floats, rounding: bool) -> Ints:
 
 
 class _Search:
-    """The neurons of a population and what bounds their units."""
+    """Neurons of a population, `rows` of it, and what bounds their units; arrays are in the order of `rows`."""
 
-    def __init__(self, p: FloatPopulation, incoming: Sequence[Connection], decay_u: Ints, decay_v: Ints) -> None:
-        self.p = p
-        self.synapses = [c.weight for c in incoming if c.source != ONE]
-        self.biases = [c.weight for c in incoming if c.source == ONE]
-        self.head = np.zeros((p.size, HEAD))
-        self.threshold = p.v_threshold if p.spiking else np.zeros(p.size)
-        self.start = np.maximum(np.abs(p.v_reset), np.abs(p.v_initial))
+    def __init__(
+        self,
+        p: FloatPopulation,
+        incoming: Sequence[Connection],
+        decay_u: Ints,
+        decay_v: Ints,
+        rows: NDArray[np.intp],
+    ) -> None:
+        size, decay_u, decay_v = len(rows), decay_u[rows], decay_v[rows]
+        self.synapses = [csr_array(c.weight[rows]) for c in incoming if c.source != ONE]
+        self.biases = [csr_array(c.weight[rows]) for c in incoming if c.source == ONE]
+        self.head = np.zeros((size, HEAD))
+        self.threshold = p.v_threshold[rows] if p.spiking else np.zeros(size)
+        self.voltages = np.column_stack([p.v_reset[rows], p.v_initial[rows]])
+        self.start = np.abs(self.voltages).max(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            everything = _stacked([*self.synapses, *self.biases], p.size)
-            up, down = (_positive_sum(sign * everything) for sign in (1, -1))
+            everything = stacked([*self.synapses, *self.biases], size)
+            up, down = (positive_sum(sign * everything) for sign in (1, -1))
             self.largest_current = np.nan_to_num(np.maximum(up, down) * DECAY_UNITY / decay_u, nan=0.0, posinf=np.inf)
             # A spike stops a voltage on its way up; without spikes it goes as far up as down.
             one_way = np.nan_to_num(down * DECAY_UNITY / decay_u, nan=0.0, posinf=np.inf)
             reach = one_way if p.spiking else self.largest_current
             self.largest_voltage = np.nan_to_num(reach * DECAY_UNITY / decay_v, nan=0.0, posinf=np.inf) + self.start
         self.lossless = np.isin(decay_u, (0, DECAY_UNITY)) & np.isin(decay_v, (0, DECAY_UNITY))
-        self.bias = row_max(_stacked(self.biases, p.size)) / BIAS_NEURONS_MAX
-        self.anchor = np.zeros(p.size)
+        self.bias = row_max(stacked(self.biases, size)) / BIAS_NEURONS_MAX
+        self.anchor = np.zeros(size)
         for synapses in self.synapses:
             largest = row_max(synapses)
-            self.head = np.where((largest > self.anchor)[:, None], _head(synapses), self.head)
+            self.head = np.where((largest > self.anchor)[:, None], head(synapses), self.head)
             self.anchor = np.maximum(self.anchor, largest)
-        for other in (self.bias, np.abs(self.threshold), self.start, np.ones(p.size)):
+        for other in (self.bias, np.abs(self.threshold), self.start, np.ones(size)):
             self.anchor = np.where(self.anchor > 0, self.anchor, other)
 
     def current(self, unit: Floats) -> Floats:
         """Bound of each neuron's current in state units."""
-        return self.largest_current * ALIGN / unit
+        with np.errstate(invalid="ignore"):
+            return self.largest_current * ALIGN / unit
 
     def overflows(self, units: Floats, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Whether at units [rows, candidates] a current can wrap, or inhibition take a voltage to where it clips."""
-        largest = np.maximum(self.largest_current, self.largest_voltage)[rows, None]
+        """Whether at units of these rows a current can wrap, or inhibition take a voltage to where it clips."""
+        largest = np.maximum(self.largest_current, self.largest_voltage)[rows]
         over: NDArray[np.bool_] = largest * ALIGN / units >= STATE_LIMIT
         return over
 
@@ -192,32 +221,38 @@ class _Search:
         The finest at which nothing overflows, so that decay truncates least; or the coarsest, if all overflow, or if
         the decays truncate nothing.
         """
-        unit = np.full(self.p.size, np.nan)
-        at_once = max(BLOCK // self.p.size, 1)
-        for first, order, may_overflow in ((wanted & ~self.lossless, LARGEST, False), (wanted, LARGEST[::-1], True)):
-            for start in range(0, len(order), at_once):
-                rows = np.flatnonzero(first & np.isnan(unit))
-                largest = order[start : start + at_once]
-                units = self.anchor[rows, None] / largest
-                plausible = self._plausible(rows, units, largest, noise)
-                plausible &= may_overflow | ~self.overflows(units, rows)
-                for column in np.flatnonzero(plausible.any(axis=0)):
-                    taken = plausible[:, column] & np.isnan(unit[rows])
-                    if not taken.any():
-                        continue
-                    taken[taken] = self._holds_weights(rows[taken], units[taken, column], noise)
-                    unit[rows[taken]] = units[taken, column]
+        unit = np.full(len(self.anchor), np.nan)
+        neurons, at_once = np.flatnonzero(wanted), BLOCK // len(LARGEST)
+        for start in range(0, len(neurons), at_once):
+            rows, largest = self._plausible(neurons[start : start + at_once], noise)
+            units = self.anchor[rows] / largest
+            fine = ~self.lossless[rows] & ~self.overflows(units, rows)
+            order = np.lexsort((np.where(fine, -largest, largest), ~fine, rows))
+            rows, units = rows[order], units[order]
+            while rows.size:
+                best = np.diff(rows, prepend=-1) > 0  # of what is left of each row
+                taken = np.flatnonzero(best)
+                taken = taken[self._holds_weights(rows[taken], units[taken], noise)]
+                unit[rows[taken]] = units[taken]
+                left = ~best & np.isnan(unit[rows])
+                rows, units = rows[left], units[left]
         return unit
 
-    def _plausible(self, rows: NDArray[np.intp], units: Floats, largest: Floats, noise: float) -> NDArray[np.bool_]:
-        """Which units [rows, candidates] make threshold, voltages and the first weights beside the largest whole."""
-        good = is_whole(self.threshold[rows, None] / units, noise, THRESHOLD_MAX)
-        for voltage in (self.p.v_reset, self.p.v_initial):
-            good &= is_whole(voltage[rows, None] * ALIGN / units, noise, STATE_LIMIT - 1)
-        exponent = np.maximum(np.ceil(np.log2(largest / -WEIGHT_MIN)), 0)  # at least; that of the largest weight
-        for weight in self.head[rows].T:
-            good &= is_whole(weight[:, None] / (units * 2 ** (exponent + 1)), noise, -WEIGHT_MIN)
-        return good
+    def _plausible(self, neurons: NDArray[np.intp], noise: float) -> tuple[NDArray[np.intp], Floats]:
+        """Neurons and what their largest weights can be, where threshold, voltages and the first weights are whole."""
+        with np.errstate(over="ignore"):
+            ratio = self.threshold[neurons] / self.anchor[neurons]
+            row, column = np.nonzero(is_whole(ratio[:, None] * LARGEST, noise, THRESHOLD_MAX))
+            rows, largest = neurons[row], LARGEST[column]
+            for voltages in self.voltages.T:
+                good = is_whole(voltages[rows] * ALIGN * largest / self.anchor[rows], noise, VOLTAGE_MAX)
+                rows, largest = rows[good], largest[good]
+            for weights in self.head.T:
+                exponent = np.maximum(np.ceil(np.log2(largest / -WEIGHT_MIN)), 0)  # at least; the largest weight's
+                halves = weights[rows] * largest / (self.anchor[rows] * 2 ** (exponent + 1))
+                good = is_whole(halves, noise, -WEIGHT_MIN)
+                rows, largest = rows[good], largest[good]
+        return rows, largest
 
     def _holds_weights(self, rows: NDArray[np.intp], unit: Floats, noise: float) -> NDArray[np.bool_]:
         """Which of these neurons have all weights in mantissas at their units."""
@@ -231,32 +266,13 @@ class _Search:
         """A unit for each neuron at which its threshold is whole and its largest weight has all the bits there are."""
         bounds = np.maximum(np.abs(self.threshold), np.maximum(self.start, self.largest_current))
         least = bounds / THRESHOLD_MAX * (1 + STORED_NOISE)
-        unit = np.full(self.p.size, np.nan)
+        unit = np.full(len(self.anchor), np.nan)
         for exponent in range(WEIGHT_EXP_MAX, -1, -1):
             candidate = np.maximum(self.anchor, self.bias) / (WEIGHT_MAX << exponent)
             out_of_reach = (candidate < least) & (exponent > 0)
             candidate = np.maximum(candidate, least)
             whole = np.floor(np.abs(self.threshold) / candidate)
             candidate = np.where(whole > 0, np.abs(self.threshold) / np.maximum(whole, 1), candidate)
-            overflows = self.overflows(unit[:, None], np.arange(self.p.size))[:, 0]
+            overflows = self.overflows(unit, np.arange(len(unit)))
             unit = np.where((np.isnan(unit) | overflows) & ~out_of_reach, candidate, unit)
         return unit
-
-
-def _stacked(weights: Sequence[csr_array], size: int) -> csr_array:
-    return csr_array(hstack([csr_array((size, 0)), *weights], format="csr"))
-
-
-def _positive_sum(weights: csr_array) -> Floats:
-    rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
-    return np.bincount(rows, np.maximum(weights.data, 0), minlength=weights.shape[0]).astype(np.float64)
-
-
-def _head(weights: csr_array) -> Floats:
-    """The first few weights of each row, zeros where it has fewer."""
-    head = np.zeros((weights.shape[0], HEAD))
-    counts = np.diff(weights.indptr)
-    for column in range(HEAD):
-        rows = np.flatnonzero(counts > column)
-        head[rows, column] = weights.data[weights.indptr[rows] + column]
-    return head

@@ -72,7 +72,8 @@ def _check_ends(ordered: OrderedGraph) -> None:
 
 def _linear_order(ordered: OrderedGraph) -> list[str]:
     """Nodes that are no neurons, so that each comes after those that it sums, however late."""
-    linear = [name for name, node in ordered.nodes.items() if not isinstance(node, (*NEURONS, nir.Output))]
+    kinds = (*NEURONS, nir.Output)
+    linear = {name: None for name, node in ordered.nodes.items() if not isinstance(node, kinds)}  # ordered, and quick
     try:
         graph = {name: [s for s, _ in ordered.sources[name] if s in linear] for name in linear}
         return list(TopologicalSorter(graph).static_order())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import nir
@@ -78,7 +77,7 @@ def _block_matrix(name: str, weight: Floats) -> csr_array:
 
 
 def _window_matrix(name: str, node: nir.NIRNode, geometry: Window, given: Shape, shape: Shape) -> csr_array:
-    """A convolution or pooling: for each place in the kernel, channels [C_out, C_in] times places [out, in]."""
+    """A convolution or pooling: weights [C_out, C_in, kernel] wherever a place in the kernel reads an input."""
     if isinstance(node, nir.Conv1d | nir.Conv2d):
         weight = parameter(name, node, "weight")
     else:
@@ -90,33 +89,27 @@ def _window_matrix(name: str, node: nir.NIRNode, geometry: Window, given: Shape,
         _places(given[1 + i], shape[1 + i], geometry.stride[i], geometry.dilation[i], geometry.padding[i][0], kernel)
         for i, kernel in enumerate(geometry.kernel)
     ]
-    group_out, group_in = shape[0] // geometry.groups, weight.shape[1]
-    parts = [(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int32), np.zeros(0))]
-    for place in itertools.product(*axes):
-        out, into = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-        for (_, reached, read), size_in, size_out in zip(place, given[1:], shape[1:], strict=True):
-            out = (out[:, None] * size_out + reached).ravel()
-            into = (into[:, None] * size_in + read).ravel()
-        values = np.moveaxis(weight, (0, 1), (-2, -1))[tuple(k for k, _, _ in place)]
-        channel, source = np.nonzero(values)
-        first = channel // group_out * group_in + source
-        rows = (channel[:, None] * places_out + out).ravel()
-        columns = (first[:, None] * places_in + into).ravel()
-        parts.append((rows.astype(np.int32), columns.astype(np.int32), np.repeat(values[channel, source], len(out))))
-    rows, columns, data = (np.concatenate(part) for part in zip(*parts, strict=True))
+    place, out, into = (np.zeros(1, dtype=np.int32) for _ in range(3))
+    for (kernel, reached, read), n_kernel, size_in, size_out in zip(
+        axes, geometry.kernel, given[1:], shape[1:], strict=True
+    ):
+        place = (place[:, None] * np.int32(n_kernel) + kernel).ravel()
+        out = (out[:, None] * np.int32(size_out) + reached).ravel()
+        into = (into[:, None] * np.int32(size_in) + read).ravel()
+    channel, source = (index.astype(np.int32) for index in np.indices(weight.shape[:2], sparse=True))
+    first = channel // (shape[0] // geometry.groups) * weight.shape[1] + source
+    values = weight.reshape(*weight.shape[:2], -1)[:, :, place]
+    rows = np.broadcast_to((channel * np.int32(places_out))[:, :, None] + out, values.shape)
+    columns = (first * np.int32(places_in))[:, :, None] + into
     size = (math.prod(shape), math.prod(given))
-    return csr_array(coo_array((data, (rows, columns)), shape=size))
+    matrix = csr_array(coo_array((values.ravel(), (rows.ravel(), columns.ravel())), shape=size))
+    matrix.eliminate_zeros()
+    return matrix
 
 
-def _places(
-    size_in: int, size_out: int, stride: int, dilation: int, padding: int, kernel: int
-) -> list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-    """Along an axis: places in the kernel, the outputs that read an input there and not padding, and which input."""
-    places = []
-    for k in range(kernel):
-        out = np.arange(size_out)
-        read = out * stride - padding + k * dilation
-        inside = (read >= 0) & (read < size_in)
-        if inside.any():
-            places.append((k, out[inside], read[inside]))
-    return places
+def _places(size_in: int, size_out: int, stride: int, dilation: int, padding: int, kernel: int) -> NDArray[np.int32]:
+    """Along an axis, [3, n]: place in the kernel, an output that reads an input there and not padding, and which."""
+    places, out = np.arange(kernel)[:, None], np.arange(size_out)
+    read = out * stride - padding + places * dilation
+    place, reached = np.nonzero((read >= 0) & (read < size_in))
+    return np.stack([place, reached, read[place, reached]]).astype(np.int32)

@@ -79,7 +79,7 @@ def check_time_constants(name: str, node: nir.NIRNode, dt: float) -> None:
                 raise refused(
                     name,
                     f"has {field} {shortest:g} s, a time constant below dt = {dt:g} s",
-                    f"give a time step of at most the time constant: --dt {shortest:g}"
+                    f"give a time step of at most the time constant: --dt {shortest!r}"
                     if shortest > 0
                     else "time constants are positive",
                 )

@@ -8,6 +8,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,15 @@ def random_policy(
         env_id=env_id,
         provenance={"made": "for a test"},
     )
+
+
+def overflowing_policy(**options: object) -> Policy:
+    """A float policy whose output always spikes, which its decoder makes inf - inf of: NumPy adds up in pairs."""
+    policy = random_policy(**options)
+    always = replace(policy.layers[-1], bias=np.full(policy.n_out, 10.0))
+    signs = np.where(np.arange(policy.n_out) < policy.n_out // 2 - 1, 3e38, -3e38)[None]
+    decoder = replace(policy.decoder, weight=signs)
+    return replace(policy, layers=(*policy.layers[:-1], always), decoder=decoder)
 
 
 def quantized_policy(bits: int = 8, **options: object) -> Policy:

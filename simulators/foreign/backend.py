@@ -19,6 +19,7 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.nir_core import chain_edges, layers_to_nodes
 from spikerl_deploy.nir_file import one_line
+from spikerl_deploy.nir_float32 import check_float32
 from spikerl_deploy.nir_order import OrderedGraph, check_input, check_record, order_graph
 from spikerl_deploy.policy import Policy
 
@@ -92,6 +93,9 @@ class ForeignBackend(Backend):
         network = ForeignNetwork(self, self._ordered(_graph(policy), policy.dt))
         return ForeignSession(policy, batch, network)
 
+    def check_graph(self, graph: nir.NIRGraph, dt: float, integers: tuple[IntegerLayer, ...] | None = None) -> None:
+        ForeignNetwork(self, self._ordered(graph, dt))
+
     def run_graph(
         self,
         graph: nir.NIRGraph,
@@ -129,6 +133,7 @@ class ForeignBackend(Backend):
         for name, node in ordered.nodes.items():
             if not isinstance(node, ENDS) and (why := self.refusal(node, dt)) is not None:
                 raise self.refused(name, why, node)
+        check_float32(ordered)
         wiring = self.wiring_refusal(ordered)
         if wiring is not None:
             raise self.refused(*wiring, ordered.nodes[wiring[0]])

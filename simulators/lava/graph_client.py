@@ -15,7 +15,7 @@ from simulators.lava.client import WorkerClient, WorkerFailed
 from simulators.lava.graph_wire import Network, pack_network
 from simulators.protocol import GraphRecord
 from spikerl_deploy.codec import Spikes
-from spikerl_deploy.integer_network import check_voltages, integers_of_graph
+from spikerl_deploy.integer_network import clip_error, integers_of_graph
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.network import IntegerPopulation
 from spikerl_deploy.nir_lowering import lower_graph
@@ -35,6 +35,7 @@ class GraphRun:
         values: input [T, n_in]: booleans for integers, else float64. record: names of neurons.
         stateless: those of `record` that have spikes only.
         rounded: largest relative error of each population's integers, where they had to be found.
+        clips: whether a voltage may clip, as for `run_integers`.
     """
 
     network: Network
@@ -42,14 +43,12 @@ class GraphRun:
     record: tuple[str, ...]
     stateless: frozenset[str]
     rounded: dict[str, float] = field(default_factory=dict)
+    clips: bool = True
 
     def on(self, client: WorkerClient, shared: bool = False) -> GraphRecord:
         """Run it in a worker, as `run_network` does."""
         last = self.network.output
-        states = run_network(client, self.network, self.values, (last, *self.record), shared)
-        population = self.network.populations[last]
-        if isinstance(population, IntegerPopulation):
-            check_voltages(population, states[last][:, 1])
+        states = run_network(client, self.network, self.values, (last, *self.record), shared, self.clips)
         spikes = {key: self._spikes(states, key) for key in states if self.network.populations[key].spiking}
         voltages = {key: self._voltages(states, key) for key in states}
         return GraphRecord(
@@ -111,7 +110,7 @@ def integer_run(
     names = check_record(ordered, record)
     values = check_input(ordered, spikes, binary=True)
     network, rounded = integers_of_graph(ordered, rounding, integers)
-    return GraphRun(network, _flat(values), names, _stateless(ordered), rounded)
+    return GraphRun(network, _flat(values), names, _stateless(ordered), rounded, clips=integers is not None)
 
 
 def _flat(values: NDArray[Any]) -> NDArray[Any]:
@@ -123,19 +122,25 @@ def _stateless(ordered: OrderedGraph) -> frozenset[str]:
 
 
 def run_network(
-    client: WorkerClient, network: Network, values: NDArray[Any], recorded: Sequence[str], shared: bool = False
+    client: WorkerClient,
+    network: Network,
+    values: NDArray[Any],
+    recorded: Sequence[str],
+    shared: bool = False,
+    clips: bool = True,
 ) -> States:
     """Run a lowered network from its start.
 
     Args:
         values: input [T, n_in], booleans or float64. recorded: keys of populations.
         shared: whether the worker runs other networks after this one; its processes are not watched then.
+        clips: whether a voltage of integers may clip.
 
     Returns:
         Of each recorded population, spikes and voltages after the reset, [T, 2, n], in the network's own units.
 
     Raises:
-        SpikerlError: the worker fails.
+        SpikerlError: the worker fails, or a voltage of any population clips; names the node.
     """
     keys = list(dict.fromkeys(recorded))
     # A delay beyond the last time step gives nothing, however long it is: it need not be held so long.
@@ -151,6 +156,16 @@ def run_network(
     for start in range(0, len(values), at_once):
         chunk = values[start : start + at_once]
         answer = client.request({"op": "run_graph"}, "states", {"values": chunk})
+        _check_clipped(network, answer["clipped"], start, clips)
         for index, part in enumerate(parts):
             part.append(answer[f"states{index}"])
     return {key: np.concatenate(part) for key, part in zip(keys, parts, strict=True)}
+
+
+def _check_clipped(network: Network, clipped: NDArray[Any], start: int, clips: bool) -> None:
+    """Refuse what ran from time step `start` on, where there is a neuron [T] whose voltage clipped; -1 is none."""
+    if not clips and (clipped >= 0).any():
+        step = int((clipped >= 0).argmax())
+        ends = np.cumsum([p.size for p in network.populations.values()])
+        name = list(network.populations)[int(np.searchsorted(ends, clipped[step], side="right"))]
+        raise clip_error(name, start + step)

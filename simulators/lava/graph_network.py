@@ -70,7 +70,8 @@ class GraphNetwork:
     def run(self, values: np.ndarray) -> Arrays:
         """States [T, 2, n] of the recorded populations, `states0`, ..., for input values [T, n_in], T >= 1.
 
-        A state is the spikes, and the voltages after the reset.
+        A state is the spikes, and the voltages after the reset. And `clipped` [T]: the first neuron, counted over all
+        populations, whose voltage clipped in the time step; -1 for none.
         """
         self.has_run = True
         # Started first, and read one time step behind: pipes into Lava and out of it are finite.
@@ -82,7 +83,9 @@ class GraphNetwork:
                 rows.append(self.neurons.receive())
         rows.append(self.neurons.receive())
         self.axons.wait()
-        return {f"states{i}": part for i, part in enumerate(np.split(np.stack(rows), self.parts, axis=2))}
+        states = np.stack(rows)
+        parts = np.split(states[:, :, :-1], self.parts, axis=2)
+        return {f"states{i}": part for i, part in enumerate(parts)} | {"clipped": states[:, 0, -1]}
 
     def close(self) -> None:
         """Stop Lava's runtime and its processes."""

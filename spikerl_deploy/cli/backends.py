@@ -11,7 +11,6 @@ from spikerl_deploy.cli.common import Format, FormatOption, complete_backend, co
 from spikerl_deploy.errors import SpikerlError
 
 app = typer.Typer(help="List the backends, and install what they need.", no_args_is_help=True)
-LAVA_BACKENDS = ("lava", "lava-float", "lava-stock")  # all run the one wheel
 
 
 @app.command("list")
@@ -36,27 +35,15 @@ def list_backends(output: FormatOption = Format.human) -> None:
 
 def _row(name: str) -> dict[str, Any]:
     """What there is to say of a backend; one that cannot be loaded does not hide the others."""
-    from simulators.registry import backend_class, make_backend
+    from simulators.registry import availability_of, backend_class, make_backend
 
     try:
-        cls, state = backend_class(name), make_backend(name).availability()
+        cls, state = backend_class(name), availability_of(name, make_backend(name))
+        about = {"summary": cls.summary, "exactness": cls.exactness}
+        return {"name": name, **about, "ready": state.ready, "detail": state.detail, "hint": state.hint}
     except SpikerlError as error:
-        return {
-            "name": name,
-            "summary": "",
-            "exactness": "",
-            "ready": False,
-            "detail": error.message,
-            "hint": error.hint,
-        }
-    return {
-        "name": name,
-        "summary": cls.summary,
-        "exactness": cls.exactness,
-        "ready": state.ready,
-        "detail": state.detail,
-        "hint": state.hint,
-    }
+        detail, hint = error.message, error.hint
+    return {"name": name, "summary": "", "exactness": "", "ready": False, "detail": detail, "hint": hint}
 
 
 @app.command("install")
@@ -70,6 +57,8 @@ def install_backend(
     """
     from simulators.foreign.backend import ForeignBackend
     from simulators.foreign.install import install as install_foreign
+    from simulators.lava.backend import LavaBackend
+    from simulators.lava.float_backend import LavaFloatBackend
     from simulators.lava.install import check_wheel, install, installed_folder
     from simulators.registry import backend_class, make_backend
 
@@ -84,7 +73,7 @@ def install_backend(
             raise SpikerlError(f"backend '{name}' is installed but hidden: {state.detail}", "unset PYTHONPATH")
         say(f"{name} is ready: {state.detail}")
         return
-    if name not in LAVA_BACKENDS:
+    if not issubclass(cls, LavaBackend | LavaFloatBackend):
         raise SpikerlError(f"backend '{name}' needs no installation of its own", "spikerl backends list")
     if wheel is not None:
         check_wheel(wheel)

@@ -46,11 +46,11 @@ def print_json(document: Any) -> None:
 
 
 def console() -> Console:
-    """Rich console on stdout; without a terminal it is 100 columns wide and plain."""
+    """Rich console on stdout, 100 columns wide and plain without a terminal; paths and names are no markup to it."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 100
-    return Console(highlight=False, width=width)
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def complete_backend(incomplete: str) -> list[str]:

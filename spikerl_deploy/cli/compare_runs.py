@@ -77,7 +77,6 @@ def _print(document: dict[str, Any]) -> None:
         screen.print(
             f"{side.upper()}  {run['run']}: {document['env']}, {seeds}, {run['steps']} steps in "
             f"{run['seconds']:.1f} s, stopped: {run['stopped'] or 'no result'}, energy {run['energy']['kind']}",
-            markup=False,
             soft_wrap=True,
         )
     table = Table(
@@ -90,9 +89,9 @@ def _print(document: dict[str, Any]) -> None:
     screen.print(table)
     for key, title in TITLES.items():
         _remark(title, document[key])
-    screen.print(f"interval: {document['interval']}", markup=False)
+    screen.print(f"interval: {document['interval']}")
     for line in document["warnings"]:
-        screen.print(f"Warning: {line}", markup=False, soft_wrap=True)
+        screen.print(f"Warning: {line}", soft_wrap=True)
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:
@@ -114,7 +113,7 @@ def _remark(title: str, entry: dict[str, Any]) -> None:
                 f"; mean return {entry['mean_return']:g}, {entry['chosen']}, "
                 f"after {entry['a']['steps']} and {entry['b']['steps']} steps of a seed"
             )
-    console().print(f"{title}: {text}", markup=False, soft_wrap=True)
+    console().print(f"{title}: {text}", soft_wrap=True)
 
 
 def _quantity(value: float, unit: str) -> str:

@@ -101,12 +101,12 @@ def _rendering() -> dict[str, Any]:
 
 
 def _backends() -> list[dict[str, Any]]:
-    from simulators.registry import backend_names, make_backend
+    from simulators.registry import availability_of, backend_names, make_backend
 
     checks = []
     for name in backend_names():
         try:
-            state = make_backend(name).availability()
+            state = availability_of(name, make_backend(name))
         except SpikerlError as error:
             checks.append(_check(f"backend {name}", False, error.message, error.hint))
         else:

@@ -92,7 +92,7 @@ def _print(report: FitReport, origin: Path, sizes: tuple[int, ...]) -> None:
 
     out = console()
     kind = "integers" if report.quantized else "float32, counted at the chip's weight width"
-    out.print(f"{origin}: {'-'.join(map(str, sizes))}, {kind}, on {report.chip.title}", soft_wrap=True, markup=False)
+    out.print(f"{origin}: {'-'.join(map(str, sizes))}, {kind}, on {report.chip.title}", soft_wrap=True)
     table = Table("requirement", "needed", "limit", "", "source")
     for check in report.checks:
         if check.fits is not None:
@@ -100,7 +100,7 @@ def _print(report: FitReport, origin: Path, sizes: tuple[int, ...]) -> None:
     out.print(table)
     for check in report.checks:
         if check.fits is not None and check.note:
-            out.print(f"{check.requirement}: {check.note}", soft_wrap=True, markup=False)
+            out.print(f"{check.requirement}: {check.note}", soft_wrap=True)
     for number, core in enumerate(report.cores, start=1):
         layers = ", ".join(f"{neurons} of layer {layer + 1}" for layer, neurons in core.slices)
         always_on = f", {core.always_on} always firing" if core.always_on else ""
@@ -135,10 +135,10 @@ def _list(chips: Mapping[str, Chip], output: Format) -> None:
         return
     out = console()
     for name, chip in chips.items():
-        out.print(f"{name}: {chip.title}", soft_wrap=True, markup=False)
+        out.print(f"{name}: {chip.title}", soft_wrap=True)
         by_source: dict[Source, list[str]] = {}
         for key, limit in chip.limits.items():
             by_source.setdefault(limit.source, []).append(key)
         for source, keys in by_source.items():
             url = f", {source.url}" if source.url else ""
-            out.print(f"  {', '.join(keys)}: {source.name} ({source.kind}){url}", soft_wrap=True, markup=False)
+            out.print(f"  {', '.join(keys)}: {source.name} ({source.kind}){url}", soft_wrap=True)

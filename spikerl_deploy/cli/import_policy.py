@@ -198,6 +198,6 @@ def _finish(
         where = f"{out} ({document['bytes']} bytes)" if not dry_run else "nothing written (dry run)"
         sizes = "-".join(map(str, policy.sizes))
         kind = f"policy for {policy.env_id}" if policy.env_id else f"core, dt {policy.dt:g} s"
-        console().print(f"{sizes}, {kind}, T {policy.time_steps}: {where}", soft_wrap=True, markup=False)
+        console().print(f"{sizes}, {kind}, T {policy.time_steps}: {where}", soft_wrap=True)
     if not dry_run:
         say(f"next: spikerl export {out} --bits 8 -o {out.with_name(out.stem + '-8bit.nir')}")

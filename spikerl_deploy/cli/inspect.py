@@ -57,4 +57,4 @@ def inspect(
     out.print(f"sha256 {document['sha256']}")
     if policy.provenance:
         made = policy.provenance
-        out.print(f"made {made.get('created')} by: {' '.join(made.get('command', []))}", soft_wrap=True, markup=False)
+        out.print(f"made {made.get('created')} by: {' '.join(made.get('command', []))}", soft_wrap=True)

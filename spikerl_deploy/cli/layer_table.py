@@ -40,7 +40,7 @@ def print_layers(rows: list[Row]) -> None:
     out.print(table)
     legend = "|u|, |v|: share of the chip's 24-bit state within a control step"
     legend += "; spikes that differ: from the float policy's counts" if observed else ""
-    out.print(f"[dim]{legend}[/dim]", soft_wrap=True)
+    out.print(legend, style="dim", soft_wrap=True)
 
 
 def _share(part: float, whole: float) -> str:

@@ -16,11 +16,12 @@ def print_report(document: dict[str, Any]) -> None:
     environment, policy = document["environment"], document["policy"]
     sizes = "-".join(map(str, policy["sizes"]))
     seeds = environment["seeds"]
-    out.print(f"[bold]{environment['id']}[/bold]  {sizes}, T {policy['time_steps']}, seeds {seeds[0]} to {seeds[-1]}")
+    out.print(environment["id"], style="bold", end="")
+    out.print(f"  {sizes}, T {policy['time_steps']}, seeds {seeds[0]} to {seeds[-1]}")
     perturbation = environment["perturbation"]
     if perturbation is not None:
         where = " and ".join(perturbation["backends"])
-        out.print(f"perturbed on {where}: {perturbation['words']}", markup=False, soft_wrap=True)
+        out.print(f"perturbed on {where}: {perturbation['words']}", soft_wrap=True)
     _returns(out, document, seeds)
     _comparison(out, document["comparison"])
     _activity(out, document)
@@ -37,7 +38,7 @@ def _returns(out: Console, document: dict[str, Any], seeds: list[int]) -> None:
         )
     out.print(table)
     if len(seeds) > 5:
-        out.print(f"[dim]and {len(seeds) - 5} more seeds, in the mean and in report.json[/dim]")
+        out.print(f"and {len(seeds) - 5} more seeds, in the mean and in report.json", style="dim")
 
 
 def _comparison(out: Console, comparison: dict[str, Any] | None) -> None:
@@ -52,10 +53,9 @@ def _comparison(out: Console, comparison: dict[str, Any] | None) -> None:
     out.print(
         f"{comparison['backend']} against {comparison['baseline']}: retention {retention}, "
         f"paired difference {comparison['mean_difference']:+.2f} [{low:+.2f}, {high:+.2f}]",
-        markup=False,
         soft_wrap=True,
     )
-    out.print(f"[dim]{comparison['seeds']} seeds; {comparison['interval']}[/dim]", soft_wrap=True)
+    out.print(f"{comparison['seeds']} seeds; {comparison['interval']}", style="dim", soft_wrap=True)
 
 
 def _activity(out: Console, document: dict[str, Any]) -> None:
@@ -82,4 +82,4 @@ def _energy(out: Console, document: dict[str, Any]) -> None:
             f"{figure['constants_kind']}: {figure['source']}",
         )
     out.print(table)
-    out.print(f"[dim]lower bounds; left out: {', '.join(energy['exclusions'])}[/dim]", soft_wrap=True)
+    out.print(f"lower bounds; left out: {', '.join(energy['exclusions'])}", style="dim", soft_wrap=True)

@@ -62,15 +62,18 @@ def run(
 ) -> None:
     """Run a NIR graph by forward Euler on a backend; docs/semantics.md says what each node does where."""
     from simulators.graph_files import write_record
-    from spikerl_deploy.files import refuse_overwrite
+    from spikerl_deploy.files import check_targets
 
     options = {
         "rounding": rounding, "device": device, "timeout": worker_timeout, "install": not no_install, "wheel": wheel,
     }  # fmt: skip
     chosen = _backend(backend, options)
-    refuse_overwrite(out, force)
     graph, dt, integers = _read(graph_file, dt)
     ordered, spikes, names = _check(graph, dt, input_file, record or [], chosen.exactness == "integer")
+    check_targets([("-o", out)], force, {"graph": graph_file, "input": input_file})
+    if dry_run:  # run_graph finds the same out, before it runs anything
+        with _hinted(HINT):
+            chosen.check_graph(graph, dt, integers)
     document: dict[str, Any] = {
         "schema": "spikerl.run/1",
         "graph": str(graph_file),
@@ -101,12 +104,12 @@ def run(
 
 def _backend(name: str, options: dict[str, Any]) -> Backend:
     """The backend with the options that it takes; one that was given and that it does not take is refused."""
-    from simulators.registry import backend_options, make_backend
+    from simulators.registry import availability_of, backend_options, make_backend
 
     taken = backend_options(name)
     refuse_untaken(given_options(options), [name], taken)
     made = make_backend(name, **options, say=say)
-    state = made.availability()
+    state = availability_of(name, made)
     if not state.ready and not (options["install"] and "install" in taken):
         raise SpikerlError(f"backend '{name}' cannot run here: {state.detail}", state.hint)
     return made
@@ -200,4 +203,4 @@ def _print(document: dict[str, Any]) -> None:
         lines.append(f"{name}: {', '.join(said) or 'to be recorded'}")
     lines += [f"{name}: rounded by at most {error:.2%}" for name, error in (document["rounding"] or {}).items()]
     for line in lines:
-        console().print(line, soft_wrap=True, markup=False)
+        console().print(line, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,8 @@ def simulate(
         raise SpikerlError(f"--compare {compare} is the backend itself", "compare with torch, the policy as trained")
     if min_retention is not None and compare is None:
         raise SpikerlError("--min-retention needs a baseline", "add --compare torch")
+    if min_retention is not None and not math.isfinite(min_retention):
+        raise SpikerlError(f"--min-retention {min_retention:g} is no number to compare with", "--min-retention 0.9")
     perturbation = parse_perturbation(perturb or [])
     if clean_baseline and (compare is None or perturbation is None):
         raise SpikerlError(
@@ -99,29 +102,30 @@ def simulate(
     for one in backends:
         one.check(policy)
     files = SimulateFiles(out, record, video, force)
-    files.check(env_id)
-    seeds = range(seed, seed + episodes)
+    files.check(env_id, policy_file)
+    seeds, parallel = range(seed, seed + episodes), min(parallel, episodes)
     perturbed = backends[:1] if clean_baseline else backends
     stated = perturbation.document(policy, [one.name for one in perturbed]) if perturbation is not None else None
     if dry_run:
         _plan(policy, env_id, backends, seeds, parallel, files, stated, output)
         return
-    files.prepare()
     recorder = files.recorder(policy)
     runs: list[tuple[Backend, Rollout]] = []
     for one in backends:
         applied = perturbation if one in perturbed else None
         observers = [recorder] if recorder is not None and one is backends[0] else []
-        with one.open(policy, min(parallel, episodes)) as session, _progress(one.name, episodes) as show:
+        with one.open(policy, parallel) as session, _progress(one.name, episodes) as show:
             runs.append((one, rollout(session, env_id, seeds, show, RASTER_STEPS, 0, applied, observers)))
     document = report_document(policy, policy_file, env_id, control_step, runs, stated)
-    if output is Format.json:
-        print_json(document)
-    else:
-        from spikerl_deploy.cli.report_table import print_report
+    try:
+        files.write(document, runs[0][1], recorder)
+    finally:  # printed last, since the reader of a pipe may be gone
+        if output is Format.json:
+            print_json(document)
+        else:
+            from spikerl_deploy.cli.report_table import print_report
 
-        print_report(document)
-    files.write(document, runs[0][1], recorder)
+            print_report(document)
     _check_retention(document, min_retention)
 
 
@@ -162,6 +166,9 @@ def _plan(
     perturbation: dict[str, Any] | None,
     output: Format,
 ) -> None:
+    from simulators.registry import availability_of
+
+    states = {one.name: availability_of(one.name, one) for one in backends}
     document: dict[str, Any] = {
         "schema": "spikerl.simulate-plan/1",
         "env": env_id,
@@ -170,7 +177,7 @@ def _plan(
         **files.document(),
         "perturbation": perturbation,
         "backends": {
-            one.name: {"runs": one.runs(policy), "ready": one.availability().ready, "detail": one.availability().detail}
+            one.name: {"runs": one.runs(policy), "ready": states[one.name].ready, "detail": states[one.name].detail}
             for one in backends
         },
     }

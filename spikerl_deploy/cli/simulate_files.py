@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,47 +35,30 @@ class SimulateFiles:
         named = {"report": self.out and self.out / REPORT, "record": self.record, "video": self.video}
         return {name: str(path) if path is not None else None for name, path in named.items()}
 
-    def check(self, env_id: str) -> None:
+    def check(self, env_id: str, policy_file: Path) -> None:
         """Find out, writing nothing, what would be refused after the episodes.
 
         Raises:
-            SpikerlError: a file is there already, a name does not fit, or no video can be made here.
+            SpikerlError: a file is there already or cannot be written, a name does not fit, or is given twice, or no
+                video can be made here.
         """
-        from spikerl_deploy.files import refuse_overwrite
+        from spikerl_deploy.files import check_targets
 
+        targets = [("--record", self.record), ("--video", self.video)]
         if self.out is not None:
             if self.out.exists() and not self.out.is_dir():
                 raise SpikerlError(f"'{self.out}' is a file, a folder for the report was expected", "choose another -o")
-            for name in (REPORT, PICTURE):
-                refuse_overwrite(self.out / name, self.force)
-        if self.record is not None:
-            if self.record.suffix != ".npz":
-                raise SpikerlError(f"'{self.record}' is no .npz", f"--record {self.record.with_suffix('.npz')}")
-            refuse_overwrite(self.record, self.force)
+            targets = [("-o", self.out / name) for name in (REPORT, PICTURE)] + targets
+        if self.record is not None and self.record.suffix != ".npz":
+            raise SpikerlError(f"'{self.record}' is no .npz", f"--record {self.record.with_suffix('.npz')}")
+        given = [(flag, path) for flag, path in targets if path is not None]
+        check_targets(given, self.force, {"policy": policy_file})
         if self.video is not None:
             from simulators.movie import check_movie
             from simulators.rendering import rendering_environment
 
             check_movie(self.video)
-            refuse_overwrite(self.video, self.force)
             rendering_environment(env_id).close()
-
-    def prepare(self) -> None:
-        """Make the folders, and try that they can be written.
-
-        Raises:
-            SpikerlError: one cannot.
-        """
-        for folder in (self.out, *(path.parent for path in (self.record, self.video) if path is not None)):
-            if folder is None:
-                continue
-            what = "report folder" if folder is self.out else "folder"
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
-            except OSError as error:
-                raise SpikerlError(f"cannot write {what} '{folder}': {error.strerror}", "choose another") from error
 
     def recorder(self, policy: Policy) -> Recorder | None:
         """What watches the deployment: all episodes for a recording, the first for a video alone."""

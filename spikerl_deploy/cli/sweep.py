@@ -107,7 +107,7 @@ def _print_summary(plan: SweepPlan, folder: Path, summary: Summary) -> None:
             f"best: trial {best.trial}, {OBJECTIVES[plan.options.objective]} {best.value:.1f} over "
             f"{plan.settings.eval_episodes} evaluation episodes ({seeds}) with {point}"
         )
-    console().print("\n".join(lines), soft_wrap=True, markup=False)
+    console().print("\n".join(lines), soft_wrap=True)
 
 
 def _print_plan(plan: SweepPlan, folder: Path, processes: int, output: Format) -> None:
@@ -126,4 +126,4 @@ def _print_plan(plan: SweepPlan, folder: Path, processes: int, output: Format) -
         *(f"#   {dimension.name}: {dimension.document()}" for dimension in plan.dimensions),
         "# fixed:",
     ]
-    console().print("\n".join(lines) + "\n" + plan.fixed_toml(), end="", soft_wrap=True, markup=False)
+    console().print("\n".join(lines) + "\n" + plan.fixed_toml(), end="", soft_wrap=True)

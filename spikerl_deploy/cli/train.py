@@ -181,4 +181,4 @@ def _plan(toml: str, folder: Path, output: Format) -> None:
 
         print_json({"schema": "spikerl.train-plan/1", "run": str(folder), "settings": tomllib.loads(toml)})
         return
-    console().print(f"# would train into {folder} with\n{toml}", end="", soft_wrap=True, markup=False)
+    console().print(f"# would train into {folder} with\n{toml}", end="", soft_wrap=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import typer
 
 from spikerl_deploy.cli.backend_flags import (
     DeviceOption,
+    NoInstallOption,
     TimeoutOption,
     WheelOption,
     given_options,
@@ -28,6 +31,7 @@ from spikerl_deploy.cli.common import (
 )
 from spikerl_deploy.cli.verify_entrants import (
     ALL,
+    AS_TRAINED,
     adjusted,
     find_entrants,
     known_names,
@@ -78,9 +82,7 @@ def verify(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File that takes the result as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option(help="File that takes the result as JUnit XML.")] = None,
     device: DeviceOption = "auto",
-    no_install: Annotated[
-        bool, typer.Option("--no-install", help="Install nothing that is named but not here.")
-    ] = False,
+    no_install: NoInstallOption = False,
     wheel: WheelOption = None,
     worker_timeout: TimeoutOption = 60.0,
     force: ForceOption = False,
@@ -91,13 +93,10 @@ def verify(
     from simulators.registry import make_backend
     from simulators.verify import run_reference, verify_entrant
     from simulators.verify_document import junit_xml, verdict_text, verify_document
-    from spikerl_deploy.files import atomic_path, write_json
+    from spikerl_deploy.files import atomic_path, check_targets, write_json
 
-    if out is not None and junit is not None and out.resolve() == junit.resolve():
-        raise SpikerlError(f"-o and --junit both name '{out}'", "give each a file of its own")
-    for path in (out, junit):
-        if path is not None:
-            _prepare(path, force, dry_run)
+    targets = [(flag, path) for flag, path in (("-o", out), ("--junit", junit)) if path is not None]
+    check_targets(targets, force, {"policy": policy_file})
     options = {"device": device, "timeout": worker_timeout, "install": not no_install, "wheel": wheel}
     names = parse_names(backends)
     _check_flags(names, options, optional=backends == ALL)
@@ -120,27 +119,45 @@ def verify(
         with _progress(entrant.name, steps, len(seeds)) as show:
             rows.append(verify_entrant(entrant, played, parallel, show))
     document = verify_document(policy_file, played, [*rows, *skips])
-    if output is Format.json:
-        print_json(document)
-    else:
-        from spikerl_deploy.cli.verify_table import print_verification
+    try:
+        if out is not None:
+            write_json(out, document, force)
+            say(f"verification: {out}")
+        if junit is not None:
+            with atomic_path(junit, force) as temporary:
+                temporary.write_bytes(junit_xml(document))
+            say(f"JUnit: {junit}")
+    finally:  # printed last, since the reader of a pipe may be gone
+        if output is Format.json:
+            print_json(document)
+        else:
+            from spikerl_deploy.cli.verify_table import print_verification
 
-        print_verification(document)
-    if out is not None:
-        write_json(out, document, force)
-        say(f"verification: {out}")
-    if junit is not None:
-        with atomic_path(junit, force) as temporary:
-            temporary.write_bytes(junit_xml(document))
-        say(f"JUnit: {junit}")
+            print_verification(document)
     bad = [row for row in document["rows"] if row["status"] in ("failed", "error")]
     if bad:
         what = "differs from" if bad[0]["status"] == "failed" else "broke off, held against"
         others = f" (and {', '.join(row['name'] for row in bad[1:])})" if bad[1:] else ""
+        given: dict[str, Any] = {
+            "steps": steps, "episodes": episodes, "seed": seed, "play": play, "parallel": parallel, "env": env,
+            "device": device,
+        }  # fmt: skip
+        if bad[0]["tolerance"] is not None and not bad[0]["tolerance"]["exact"]:  # it would refuse them
+            given |= {"max_mismatches": max_mismatches, "max_action_error": max_action_error}
         raise CheckFailed(
             f"{bad[0]['name']}{others} {what} {played.name}: {verdict_text(bad[0], played.name)}",
-            bad[0]["hint"] or f"spikerl verify {policy_file} --backends {bad[0]['name']} --format json",
+            bad[0]["hint"] or _again(policy_file, bad[0]["name"], given),
         )
+
+
+def _again(policy_file: Path, row: str, given: dict[str, Any]) -> str:
+    """The command that verifies one backend again, with the options that were given."""
+    defaults = inspect.signature(verify).parameters
+    words = ["spikerl", "verify", str(policy_file), "--backends", "torch" if row == AS_TRAINED else row]
+    for option, value in given.items():
+        if value != defaults[option].default:
+            words += ["--no-play"] if option == "play" else [f"--{option.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--format", "json"])
 
 
 def _load(policy_file: Path, env: str | None) -> tuple[Policy, str]:
@@ -160,23 +177,6 @@ def _load(policy_file: Path, env: str | None) -> tuple[Policy, str]:
     finally:
         made.close()
     return policy, env_id
-
-
-def _prepare(path: Path, force: bool, dry_run: bool) -> None:
-    """Find out before the work whether a file can be written after it."""
-    import tempfile
-
-    from spikerl_deploy.files import refuse_overwrite
-
-    refuse_overwrite(path, force)
-    if dry_run:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise SpikerlError(f"cannot write '{path}': {error.strerror}", "choose a writable folder") from error
 
 
 def _check_flags(names: Sequence[str], options: dict[str, Any], optional: bool) -> None:

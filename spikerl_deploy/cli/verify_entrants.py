@@ -100,12 +100,12 @@ def _entrant(name: str, backend: Backend, policy: Policy, tolerance: Tolerance |
 def _registered(
     name: str, policy: Policy, options: dict[str, Any], adjust: Callable[[Tolerance], Tolerance], optional: bool
 ) -> Entrant:
-    from simulators.registry import backend_options, make_backend
+    from simulators.registry import availability_of, backend_options, make_backend
     from simulators.verify import tolerance_of
 
     backend = make_backend(name, **options, weights="graph")
     backend.check(policy)
-    state = backend.availability()
+    state = availability_of(name, backend)
     installs_itself = "install" in backend_options(name) and options["install"]
     if not state.ready and (optional or not installs_itself):
         raise SpikerlError(f"backend '{name}' cannot run here: {state.detail}", state.hint or "spikerl backends list")
@@ -144,7 +144,7 @@ def adjusted(mismatches: float | None, action_error: float | None) -> Callable[[
     def adjust(tolerance: Tolerance) -> Tolerance:
         if tolerance.exact:
             return tolerance
-        given = {"mismatch_share": mismatches, "action_error": action_error}
+        given: dict[str, Any] = {"mismatch_share": mismatches, "action_error": action_error}
         return replace(tolerance, **{name: value for name, value in given.items() if value is not None})
 
     return adjust

@@ -25,7 +25,6 @@ def print_verification(document: dict[str, Any]) -> None:
         f"{document['policy']['file']} on {document['environment']}: {document['control_steps']} control steps of "
         f"{reference['name']}'s closed loop, seed{_span([entry['seed'] for entry in recorded])}, "
         f"{document['policy']['time_steps']} time steps each, {sum(reference['spikes']):,} spikes",
-        markup=False,
         soft_wrap=True,
     )
     played = ["return"] if document["seeds"] else []
@@ -37,17 +36,17 @@ def print_verification(document: dict[str, Any]) -> None:
             table.add_row(*_cells(row, bool(played)))
     out.print(table)
     means = f"; return: mean over seed{_span(document['seeds'])}" if played else ""
-    out.print(f"[dim]{LEGEND}{means}[/dim]", soft_wrap=True)
+    out.print(f"{LEGEND}{means}", style="dim", soft_wrap=True)
     for row in document["rows"]:
         if row["status"] == "skipped":
             hint = f" ({row['hint']})" if row["hint"] else ""
-            out.print(f"skipped {row['name']}: {row['reasons'][0]}{hint}", markup=False, soft_wrap=True)
+            out.print(f"skipped {row['name']}: {row['reasons'][0]}{hint}", soft_wrap=True)
             continue
-        out.print(f"{row['name']}: {row['runs']}", markup=False, soft_wrap=True)
+        out.print(f"{row['name']}: {row['runs']}", soft_wrap=True)
         for text in [*row["reasons"], *([divergence_text(row, reference["name"])] if row["first_divergence"] else [])]:
-            out.print(f"  {text}", markup=False, soft_wrap=True)
+            out.print(f"  {text}", soft_wrap=True)
     for warning in document["warnings"]:
-        out.print(f"Warning: {warning}", markup=False, soft_wrap=True)
+        out.print(f"Warning: {warning}", soft_wrap=True)
 
 
 def print_plan(document: dict[str, Any]) -> None:
@@ -56,15 +55,12 @@ def print_plan(document: dict[str, Any]) -> None:
     out.print(
         f"would hold {len(document['rows'])} backends against {document['reference']} on {document['control_steps']} "
         f"control steps of {document['environment']}",
-        markup=False,
         soft_wrap=True,
     )
     for row in document["rows"]:
-        out.print(
-            f"  {row['name']}: {row['runs']}; allowed: {_allowed(row['tolerance'])}", markup=False, soft_wrap=True
-        )
+        out.print(f"  {row['name']}: {row['runs']}; allowed: {_allowed(row['tolerance'])}", soft_wrap=True)
     for row in document["skipped"]:
-        out.print(f"  skipped {row['name']}: {row['reason']}", markup=False, soft_wrap=True)
+        out.print(f"  skipped {row['name']}: {row['reason']}", soft_wrap=True)
 
 
 def _cells(row: dict[str, Any], played: bool) -> list[str]:

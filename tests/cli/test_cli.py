@@ -113,7 +113,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
         (["simulate", "policy.nir", "--backend", "fixed", "--bf16"], "--bf16 concerns none of the backends fixed"),
         (["simulate", "policy.nir", "--backend", "fixed", "--device", "x"], "--device concerns none of the backends"),
         (["simulate", "policy.nir", "--backend", "torch", "--wheel", "x"], "--wheel concerns none of the backends"),
-        (["simulate", "policy.nir", "--backend", "fixed", "-o", "text.nir/x"], "cannot write report folder"),
+        (["simulate", "policy.nir", "--backend", "fixed", "-o", "text.nir/x"], "cannot write 'text.nir/x/report"),
         (["simulate", "float.nir", "--backend", "fixed", "--dry-run"], "backend 'fixed' runs integers"),
         (["simulate", "policy.nir", "--wheel", "none.whl"], "no wheel at 'none.whl'"),
         (["backends", "install", "lava", "--wheel", "none.whl"], "no wheel at 'none.whl'"),

@@ -179,6 +179,37 @@ def test_a_dry_run_checks_and_writes_nothing(recurrent: Path) -> None:
     assert_error(run_here(*arguments, "lif", cwd=recurrent), "'out.npz' exists", hint="--force")
 
 
+@pytest.mark.parametrize(
+    ("backend", "node", "message", "hint"),
+    [
+        ("fixed", nir.LIF(*(np.array([v]) for v in (3.7 * DT, 3.7, 0.0, 1.0))), "'n'", "--round"),
+        ("lava", nir.LIF(*(np.array([v]) for v in (3.7 * DT, 3.7, 0.0, 1.0))), "'n'", "--round"),
+        ("lava-float", nir.Linear(np.eye(1)), "is fed by", "--backend torch"),
+        ("lava-stock", lif(1), "backend 'lava-stock' runs policies, not graphs", "spikerl backends list"),
+        ("torch", nir.IF(np.array([1.0]), np.array([1e39])), "'n'", "--backend lava-float"),
+        ("snntorch", nir.LIF(*(np.array([v]) for v in (2 * DT, 2.0, 0.5, 1.0))), "cannot honour NIR node 'n'", "torch"),
+    ],
+)
+def test_a_dry_run_asks_the_backend_whether_it_runs_the_graph(
+    recurrent: Path, backend: str, node: nir.NIRNode, message: str, hint: str, request: pytest.FixtureRequest
+) -> None:
+    if backend.startswith("lava"):
+        request.getfixturevalue("lava_folder")
+    write_chain(recurrent / "n.nir", **{"in": nir.Input(np.array([1])), "n": node}, out=nir.Output(np.array([1])))
+    arguments = ("run", "n.nir", "--input", "s.npz", "--dt", "1e-4", "-o", "out.npz", "--backend", backend)
+    for dry in ((), ("--dry-run",)):
+        assert_error(run_here(*arguments, *dry, cwd=recurrent), message, hint=hint)
+
+
+def test_a_dry_run_takes_the_integers_of_a_policy_file(tmp_path: Path) -> None:
+    """Some of its floats have no exact integers of their own."""
+    policy = quantized_policy()
+    save_policy(policy, tmp_path / "p.nir")
+    np.savez(tmp_path / "s.npz", spikes=random_spikes(0, (5, policy.n_in)))
+    arguments = ("run", "p.nir", "--input", "s.npz", "-o", "out.npz", "--backend", "fixed", "--dry-run")
+    assert run_here(*arguments, cwd=tmp_path).stdout.startswith("would run p.nir on fixed")
+
+
 def test_rounding_is_refused_unless_asked_for_and_then_reported(recurrent: Path) -> None:
     one = vector(1, 1.0)
     node = nir.LIF(tau=3.7 * DT * one, r=3.7 * one, v_leak=0 * one, v_threshold=one, v_reset=0 * one)
@@ -271,14 +302,21 @@ def test_a_wrong_input_is_one_line(recurrent: Path, write_input: Any, parts: tup
         (["--dt", "1e-4", "--device", "cuda"], ("'cuda' asked for",), "--device cpu"),
         (["--dt", "1e-4", "--device", "gpu"], ("unknown device 'gpu'",), ""),
         (["--dt", "1e-4", "--backend", "fixed", "--device", "cpu"], ("--device concerns none",), "leave --device"),
-        (["--dt", "1e-4", "-o", "g.nir"], ("'g.nir' exists and is not overwritten",), "--force"),
+        (["--dt", "1e-4", "-o", "old.npz"], ("'old.npz' exists and is not overwritten",), "--force"),
+        (["--dt", "1e-4", "-o", "./g.nir", "--force"], ("-o names 'g.nir', which is the graph",), "another name"),
+        (["--dt", "1e-4", "-o", "s.npz", "--force"], ("-o names 's.npz', which is the input",), "another name"),
+        (["--dt", "1e-4", "-o", "g.nir/a/out.npz"], ("cannot write 'g.nir/a/out.npz': Not a directory",), "writable"),
+        (["--dt", "1e-4", "-o", 300 * "x"], ("File name too long",), "choose another name with -o"),
+        (["--dt", "1e-4", "--backend", "lava", "--wheel", "none.whl"], ("no wheel at 'none.whl'",), "pip download"),
         (["--dt", "1e-4", "-o", "."], ("'.' is a directory",), "-o"),
     ],
 )
 def test_a_wrong_option_is_one_line(recurrent: Path, options: list[str], parts: tuple[str, ...], hint: str) -> None:
-    done = run_here("run", "g.nir", "--input", "s.npz", "-o", "out.npz", *options, cwd=recurrent)
+    (recurrent / "old.npz").touch()
+    before = {path.name: path.read_bytes() for path in recurrent.iterdir()}
+    done = run_here("run", "g.nir", "--input", "s.npz", "-o", "new/out.npz", *options, cwd=recurrent)
     assert_error(done, *parts, hint=hint)
-    assert not (recurrent / "out.npz").exists()
+    assert {path.name: path.read_bytes() for path in recurrent.iterdir()} == before
 
 
 def test_a_backend_that_is_not_installed_says_how(recurrent: Path) -> None:

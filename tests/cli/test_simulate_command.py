@@ -106,16 +106,55 @@ def test_a_recording_is_data_for_quantize(folder: Path) -> None:
         (["--clean-baseline", "--perturb", "delay=1"], "--clean-baseline needs a baseline"),
         (["--clean-baseline", "--compare", "torch"], "--clean-baseline needs a baseline"),
         (["--record", "r.txt"], "'r.txt' is no .npz"),
-        (["--record", "p.nir/r.npz"], "cannot write folder 'p.nir'"),
+        (["--record", "p.nir/r.npz"], "cannot write 'p.nir/r.npz': Not a directory"),
+        (["--record", "r.npz", "-o", "r.npz"], "-o 'r.npz/report.json' and --record 'r.npz' take the same place"),
+        (["--record", "r.npz", "--video", "r.npz/x.gif"], "--record 'r.npz' and --video 'r.npz/x.gif' take the same"),
+        (["--record", "p.npz", "--force"], "--record names 'p.npz', which is the policy"),
+        (["--compare", "torch", "--min-retention", "nan"], "--min-retention nan is no number"),
+        (["--compare", "torch", "--min-retention", "-inf"], "--min-retention -inf is no number"),
         (["--video", "v.avi"], "'v.avi' is neither .mp4 nor .gif"),
     ],
 )
 def test_what_would_fail_after_the_episodes_is_refused_before(folder: Path, arguments: list[str], message: str) -> None:
+    (folder / "p.npz").symlink_to("p.nir")
     done = run_here(*ON_FIXED, *arguments, cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr
     assert "running" not in done.stderr
-    assert [path.name for path in folder.iterdir()] == ["p.nir"]
+    assert sorted(path.name for path in folder.iterdir()) == ["p.nir", "p.npz"]
+
+
+def test_the_hint_names_the_flag_of_the_file_that_is_there(folder: Path) -> None:
+    (folder / "r.npz").touch()
+    done = run_here(*ON_FIXED, "--record", "r.npz", cwd=folder)
+    assert done.stderr.splitlines()[1] == "Hint: add --force, or choose another name with --record"
+
+
+def test_files_are_there_though_nobody_reads_what_is_printed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: object) -> None:
+        raise SpikerlError("the reader is gone")
+
+    monkeypatch.setattr("spikerl_deploy.cli.simulate.print_json", gone)
+    done = run_here(*ON_FIXED, "--record", "r.npz", "--format", "json", cwd=folder)
+    assert "the reader is gone" in done.stderr and len(load_episodes(folder / "r.npz")) > 0
+
+
+def test_a_report_is_printed_though_a_file_cannot_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise SpikerlError("no space")
+
+    monkeypatch.setattr("simulators.episodes.save_episodes", fail)
+    done = run_here(*ON_FIXED, "--record", "r.npz", "--format", "json", cwd=folder)
+    assert done.returncode == 2 and json.loads(done.stdout)["backend"] == "fixed"
+
+
+def test_names_and_paths_are_printed_as_they_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "new[/bold] :bomb: [dim]/r.npz"
+    done = run_here(*ON_FIXED, "--record", name, "--dry-run", "--parallel", "5", cwd=folder)
+    assert f"  record: {name}" in done.stdout.splitlines()
+    assert "3 side by side" in done.stdout
+    monkeypatch.setattr(FixedBackend, "summary", "a [/toy]")
+    assert "a [/toy] (integer)" in run_here("backends", "list").stdout
 
 
 def test_a_dry_run_states_the_plan_and_writes_nothing(folder: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from support import quantized_policy, random_policy, run_cli, run_here
 
+from exporters.quantize import quantize
+from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.policy_file import save_policy
 
 BACKENDS = '''
@@ -118,7 +122,8 @@ def test_one_wrong_spike_exits_1_and_is_named_in_every_format(folder: Path, dist
     files = ("-o", "v.json", "--junit", "v.xml")
     done = run_cli(*arguments, *files, cwd=folder, PYTHONPATH=str(distribution))
     where = "layer 1, control step 13 (step "
-    assert_error(done, 1, "wrong differs from fixed: 1 of ", "spikerl verify policy.nir --backends wrong --format json")
+    again = "spikerl verify policy.nir --backends wrong --steps 40 --episodes 2 --format json"
+    assert_error(done, 1, "wrong differs from fixed: 1 of ", again)
     assert where in done.stderr and "time step 2, neuron 5, where only " in done.stderr
     assert "DIFFERS" in done.stdout and where in done.stdout
     document = json.loads((folder / "v.json").read_text())
@@ -186,6 +191,40 @@ def test_a_tolerance_can_be_stated_for_what_need_not_be_exact(folder: Path) -> N
     assert tolerances["netx"]["exact"] and tolerances["torch, as trained"] is None
     stated = json.loads(run_here(*arguments, cwd=folder).stdout)["rows"]
     assert {row["name"]: row["tolerance"] for row in stated}["torch"]["mismatch_share"] == 5e-3
+    strict = json.loads(run_here(*arguments, "--max-mismatches", "0", cwd=folder).stdout)["rows"]
+    tolerance = {row["name"]: row["tolerance"] for row in strict}["torch"]
+    assert tolerance == {"exact": False, "mismatch_share": 0.0, "action_error": 0.25}
+
+
+def test_the_hint_of_a_failure_is_the_command_that_failed(folder: Path) -> None:
+    trained = random_policy(time_steps=40)
+    layers = tuple(replace(layer, current_decay=0.6, voltage_decay=0.83) for layer in trained.layers)
+    save_policy(quantize(replace(trained, layers=layers), 8)[0], folder / "my policy.nir")
+    given = ("--steps", "100", "--seed", "3", "--no-play", "--max-mismatches", "0.0", "--device", "cpu")
+    done = run_here("verify", "my policy.nir", "--backends", "torch,netx", *given, cwd=folder)
+    assert done.returncode == 1 and "none is allowed" in done.stderr, done
+    hint = done.stderr.splitlines()[-1].removeprefix("Hint: ")
+    assert "'my policy.nir'" in hint and " --backends torch " in hint
+    again = run_here(*shlex.split(hint)[1:], cwd=folder)
+    first, second = (one.stderr.splitlines()[-2] for one in (done, again))
+    assert (again.returncode, second) == (1, first)
+    assert json.loads(again.stdout)["rows"][0]["name"] == "torch"
+
+
+def test_files_are_there_though_nobody_reads_what_is_printed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: object) -> None:
+        raise SpikerlError("the reader is gone")
+
+    monkeypatch.setattr("spikerl_deploy.cli.verify_table.print_verification", gone)
+    arguments = ("--backends", "netx", "--steps", "3", "--no-play", "-o", "new/v.json", "--junit", "new/v.xml")
+    assert "the reader is gone" in run_here("verify", "policy.nir", *arguments, cwd=folder).stderr
+    assert json.loads((folder / "new/v.json").read_text())["passed"] and (folder / "new/v.xml").exists()
+
+
+def test_a_wheel_that_is_not_there_is_no_skip(folder: Path, lava_folder: Path) -> None:
+    for backend in ([], ["--backends", "lava-float"]):
+        done = run_here("verify", "policy.nir", *backend, "--wheel", "none.whl", "--dry-run", cwd=folder)
+        assert_error(done, 2, "no wheel at 'none.whl'", "pip download")
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(folder: Path) -> None:
@@ -222,9 +261,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(folder: Path) -> None:
         (["policy.nir", "--junit", "float.nir/x.xml"], "cannot write 'float.nir/x.xml'", "writable folder"),
         (["policy.nir", "--max-mismatches", "2"], "'--max-mismatches': Input should be less than", "--help"),
         (["policy.nir", "--steps", "0"], "'--steps': Input should be greater than or equal to 1", "--help"),
-        (["policy.nir", "-o", "x", "--junit", "./x"], "-o and --junit both name 'x'", "a file of its own"),
-        (["policy.nir", "-o", "float.nir"], "'float.nir' exists and is not overwritten", "--force"),
-        (["policy.nir", "--junit", "float.nir"], "'float.nir' exists and is not overwritten", "--force"),
+        (["none.nir", "-o", "new/v.json"], "no policy file at 'none.nir'", "spikerl export"),
+        (["policy.nir", "-o", "x", "--junit", "./x"], "-o 'x' and --junit 'x' take the same place", "of its own"),
+        (["policy.nir", "-o", "policy.nir", "--force"], "-o names 'policy.nir', which is the policy", "another name"),
+        (["policy.nir", "-o", "float.nir"], "'float.nir' exists and is not overwritten", "another name with -o"),
+        (["policy.nir", "--junit", "float.nir"], "'float.nir' exists and is not overwritten", "name with --junit"),
     ],
 )
 def test_an_input_error_exits_2_with_a_hint(folder: Path, arguments: list[str], message: str, hint: str) -> None:

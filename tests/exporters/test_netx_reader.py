@@ -113,6 +113,16 @@ def changed(path: Path, change: Callable[[h5py.File], None]) -> Path:
     return path
 
 
+def declare(name: str, *shape: int) -> Callable[[h5py.File], None]:
+    """A dataset of any size that takes no room in the file."""
+
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, shape, dtype="i4", chunks=(1024,) * len(shape))
+
+    return change
+
+
 def replace_data(name: str, value: object) -> Callable[[h5py.File], None]:
     def change(file: h5py.File) -> None:
         del file[name]
@@ -130,6 +140,12 @@ def replace_data(name: str, value: object) -> Callable[[h5py.File], None]:
         (lambda file: file.__delitem__("neurons"), "is not a netx file"),
         (replace_data("input_channels", np.full(41, 41)), r"input_channels lie outside \[0, 40\]"),
         (replace_data("neurons/1", np.arange(3)), "layer 1 has weights"),
+        (declare("layer/0/weight", 1 << 20, 1 << 20), "layer 0 and those before it unpack to 4398"),
+        (declare("input_channels", 1 << 40), "unpack to 4398"),
+        (declare("neurons/2", 1 << 40), "layer 2 and those before it unpack to 4398"),
+        (declare("layer/1/neuron/vThMant", 1 << 40), "layer 1 and those before it unpack to 4398"),
+        (lambda file: file.attrs.__setitem__("time_steps", 1 << 40), "time_steps 1099511627776 is outside"),
+        (lambda file: file.attrs.__setitem__("time_steps", np.inf), "cannot convert float infinity"),
         (replace_data("layer/0/bias", np.full(25, 4095)), "layer 0: a bias does more than"),
         (replace_data("layer/0/bias", np.r_[np.zeros(24, int), 1]), "layer 0: a bias does more than"),
     ],

@@ -100,3 +100,30 @@ def test_a_platform_that_mujoco_does_not_know_is_an_error_of_one_line() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | {"MUJOCO_GL": "foo"}
     )
     assert done.stderr.splitlines()[-1].startswith("spikerl_deploy.errors.SpikerlError: MuJoCo cannot be imported")
+
+
+class Plain(gymnasium.Env):
+    """Its constructor knows no `render_mode`."""
+
+    observation_space = action_space = GOOD
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        if failure is not None:
+            raise failure
+
+
+def test_a_constructor_without_render_mode_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.registry.copy())
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", gymnasium.registry)
+    gymnasium.register("Plain-v0", Plain)
+    assert isinstance(make_environment("Plain-v0").unwrapped, Plain)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no\nlicence"), KeyError("no licence"), OSError("no licence")])
+def test_whatever_a_constructor_raises_is_one_line(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.registry.copy())
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", gymnasium.registry)
+    gymnasium.register("Plain-v0", Plain, kwargs={"failure": failure})
+    with pytest.raises(SpikerlError, match="'Plain-v0' cannot be made: .*no licence") as caught:
+        make_environment("Plain-v0")
+    assert "\n" not in caught.value.message and caught.value.hint

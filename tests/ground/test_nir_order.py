@@ -14,8 +14,9 @@ from scipy.sparse import csr_array
 
 from spikerl_deploy import nir_matrices
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.nir_lowering import lower_graph
+from spikerl_deploy.nir_lowering import _linear_order, lower_graph
 from spikerl_deploy.nir_order import check_input, check_record, order_graph
+from spikerl_deploy.nir_unroll import dissolve
 
 DT = 1e-4
 Nodes = dict[str, nir.NIRNode]
@@ -278,8 +279,46 @@ def test_hostile_structures_end_in_one_line_soon() -> None:
         nodes |= dict.fromkeys(pair, wire)
         edges += [(source, target) for source in before for target in pair]
         before = pair
-    assert "times" in refusal(graph(nodes | {"fire": lif()}, [*edges, ("a39", "fire"), ("fire", "out")]))
+    assert "beyond 262144 edges" in refusal(graph(nodes | {"fire": lif()}, [*edges, ("a39", "fire"), ("fire", "out")]))
     assert time.monotonic() - started < 20
+
+
+def test_what_leads_into_a_subgraph_times_what_leads_on_is_refused_before_it_is_counted_out() -> None:
+    """4 million edges in place of 4000."""
+    before, after = ([f"{side}{index}" for index in range(2000)] for side in "bd")
+    edges = [(name, "sub.in") for name in before] + [("sub.in", name) for name in after]
+    started = time.monotonic()
+    with pytest.raises(SpikerlError, match=r"'sub.in' takes the graph beyond 262144 edges: 2000 lead in, 2000 out"):
+        dissolve(["sub.in"], ["sub.in", *before, *after], edges)
+    assert time.monotonic() - started < 1
+    few = dissolve(["sub.in"], ["sub.in", *before, *after], [*edges[:500], *edges[2000:2500]])
+    assert few["d499"] == dict.fromkeys(before[:500], 1)
+
+
+def test_the_time_step_that_is_advised_for_a_short_time_constant_is_accepted() -> None:
+    short = one(lif(tau=np.array([1.0000051e-4, 2e-4])))  # to 6 digits, it is rounded up
+    with pytest.raises(SpikerlError, match="a time constant below dt") as refused:
+        order_graph(short, 1e-3)
+    order_graph(short, float((refused.value.hint or "").split("--dt ")[1]))
+
+
+def test_a_long_chain_of_linear_nodes_is_lowered_soon() -> None:
+    names = [f"n{index}" for index in range(24_000)]
+    nodes = ends((1,), (1,)) | {"fire": lif(1)} | dict.fromkeys(names, nir.Scale(np.ones(1)))
+    ordered = order_graph(graph(nodes, list(itertools.pairwise(["in", *names, "fire", "out"]))), DT)
+    started = time.monotonic()
+    assert _linear_order(ordered) == ["in", *names]
+    assert time.monotonic() - started < 2
+
+
+def test_a_pool_over_a_large_map_is_laid_out_at_once() -> None:
+    pool = nir.SumPool2d(np.array([800, 800]), np.array([1, 1]), np.array([1, 0]))
+    started = time.monotonic()
+    matrix = nir_matrices.linear_matrix("pool", pool, (1, 800, 800), (1, 3, 1))[0]
+    assert time.monotonic() - started < 3
+    pixels = np.random.default_rng(0).random((800, 800))
+    expected = [pixels[:-1].sum(), pixels.sum(), pixels[1:].sum()]
+    np.testing.assert_allclose(matrix @ pixels.ravel(), expected)
 
 
 def test_a_long_chain_is_no_matter_of_recursion() -> None:

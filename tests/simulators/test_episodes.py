@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import quantized_policy, random_policy
+from support import overflowing_policy, quantized_policy, random_policy
 
 import simulators.episodes
 from simulators.conformance import Divergence
@@ -192,6 +192,17 @@ def about_with(file: Path, **changed: Any) -> np.ndarray:
         ({"about": {"sizes": [40, 24, 20]}, "spikes_2": None}, "spikes_2"),
         ({"about": {"sizes": [40, 24, 20, 90]}}, "'spikes_3' is uint8"),
         ({"about": {"seeds": [1]}}, "does not go through its 1 seeds"),
+        ({"about": {"seeds": "abcdefgh"}}, "'seeds' is abcdefgh, a list of whole numbers"),
+        ({"about": {"seeds": {"7": 0, "8": 1, "9": 2, "10": 3, "11": 4}}}, "a list of whole numbers"),
+        ({"about": {"seeds": [7, 8, 9, 10, -1]}}, "'seeds' is .*whole numbers from 0"),
+        ({"about": {"sizes": "1234"}}, "'sizes' is 1234"),
+        ({"about": {"sizes": []}}, "'sizes' is .*from 1"),
+        ({"step": lambda step: np.full_like(step, 7)}, "'step' does not count from 0"),
+        ({"step": lambda step: np.arange(len(step), dtype=np.int32)}, "'step' does not count from 0"),
+        ({"observations": lambda seen: seen[:, :1]}, r"'observations' is \(\d+, 1\), 'clean_observations' is"),
+        ({"applied": lambda seen: np.repeat(seen, 2, axis=1)}, "'applied' is .* 'actions' is"),
+        ({"rewards": lambda rewards: rewards * np.nan}, "'rewards' holds values that are not finite"),
+        ({"actions": lambda actions: actions / np.float32(0)}, "'actions' holds values that are not finite"),
         ({"rewards": np.zeros(3)}, "'rewards' is float64"),
         ({"actions": np.array([{"a": 1}], dtype=object)}, "allow_pickle"),
         ({"step": np.zeros((0,), np.int32)}, "'episode' is int32"),
@@ -202,6 +213,8 @@ def test_a_broken_recording_is_refused_in_one_line(
 ) -> None:
     if isinstance(changes.get("about"), dict):
         changes = changes | {"about": about_with(file, **changes["about"])}
+    with np.load(file) as arrays, np.errstate(all="ignore"):
+        changes = {name: made(arrays[name]) if callable(made) else made for name, made in changes.items()}
     broken = rewrite(file, tmp_path / "b.npz", **changes)
     with pytest.raises(SpikerlError, match=message) as caught:
         load_episodes(broken)
@@ -222,3 +235,10 @@ def test_what_is_no_recording_at_all_or_unpacks_to_too_much_is_refused(
     monkeypatch.setattr(simulators.episodes, "BYTES_MAX", 1000)
     with pytest.raises(SpikerlError, match="at most 1000 are read"):
         load_episodes(file)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_action_that_is_no_number_is_the_largest_error(file: Path) -> None:
+    with TorchBackend("cpu").open(overflowing_policy(time_steps=3), 4) as session:
+        found = replay(file, session)
+    assert np.isnan(found.largest_action_error) and not found.exact

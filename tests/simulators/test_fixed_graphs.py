@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nir
@@ -14,6 +15,7 @@ from support import quantized_policy, random_spikes
 
 from simulators.fixed import FixedBackend
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.loihi import STATE_LIMIT
 from spikerl_deploy.policy_file import policy_to_graph
 
 
@@ -140,3 +142,42 @@ def test_a_voltage_that_is_the_output_is_right_or_refused(neuron: str) -> None:
     with pytest.raises(SpikerlError, match="'it': its voltage leaves the chip's 24 bits at time step") as refused:
         FixedBackend().run_graph(small(node, (1,)), spikes, DT)
     assert refused.value.hint
+
+
+def driven(neuron: nir.NIRNode, weight: list[float]) -> nir.NIRGraph:
+    nodes = {"in": nir.Input(np.array([len(weight)])), "fc": nir.Linear(np.array([weight])), "it": neuron}
+    ends = {"out": nir.Output(np.array([1]))}
+    return nir.NIRGraph(nodes | ends, [("in", "fc"), ("fc", "it"), ("it", "out")], type_check=False)
+
+
+@pytest.mark.parametrize("neuron", ["IF", "LIF"])
+def test_inhibition_that_takes_a_voltage_off_the_chip_is_refused_and_not_forgotten(neuron: str) -> None:
+    """A neuron whose voltage clips spikes too soon after the inhibition."""
+    one = np.ones(1)
+    node = nir.IF(one / DT, one) if neuron == "IF" else nir.LIF(4096 * DT * one, 4096 * one, 0 * one, one)
+    graph = driven(node, [127.0, -127.0])
+    spikes = np.zeros((2000, 2), dtype=bool)
+    spikes[:800, 1] = spikes[800:, 0] = True
+    with pytest.raises(SpikerlError, match=r"'it': its voltage leaves the chip's 24 bits at time step 5\d\d$"):
+        FixedBackend().run_graph(graph, spikes, DT)
+    held = spikes[400:1600]
+    np.testing.assert_array_equal(
+        FixedBackend().run_graph(graph, held, DT).output, run_definition(graph, held, DT).output
+    )
+
+
+def test_excitation_beyond_the_chip_spikes() -> None:
+    graph = driven(nir.IF(np.ones(1) / DT, np.array([100001.0])), [32512.0] * 3)  # 2^23 are 131072 of these units
+    record = FixedBackend().run_graph(graph, np.ones((4, 3)), DT)
+    assert record.output.ravel().tolist() == [False, True, False, True]
+
+
+def test_a_policys_own_integers_clip_as_on_the_chip() -> None:
+    policy = quantized_policy(8)
+    assert policy.integers is not None
+    first, *others = policy.integers
+    first = replace(first, weight=np.full_like(first.weight, -256), weight_exp=7, dv=0)
+    spikes = np.ones((9, policy.n_in), dtype=bool)
+    record = FixedBackend().run_graph(policy_to_graph(policy), spikes, policy.dt, ["lif1"], (first, *others))
+    unit = first.scale * 2.0 ** -(first.weight_exp + 6)
+    np.testing.assert_allclose(record.voltages["lif1"].min(), (1 - STATE_LIMIT) * unit, rtol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from simulators.rollout import rollout
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import is_lossless
 from spikerl_deploy.policy import Policy
-from spikerl_deploy.policy_file import load_policy
+from spikerl_deploy.policy_file import load_policy, policy_to_graph
 
 pytestmark = pytest.mark.usefixtures("lava_folder")
 
@@ -199,6 +200,38 @@ def test_decays_that_no_integer_stands_for_want_rounding_which_is_reported() -> 
     np.testing.assert_array_equal(record.output, run_definition(graph, spikes, DT).output > 0)
     assert record.output.any()
     assert 0 < backend.rounded["leaky"] < 1e-3
+
+
+def test_a_voltage_that_clips_unrecorded_is_refused_as_by_fixed(worker: WorkerClient) -> None:
+    one = np.ones(1)
+    nodes = {
+        "in": nir.Input(np.array([1])),
+        "before": nir.Threshold(0.5 * one),
+        "fc": nir.Linear(np.array([[-1.0], [-127.0]])),
+        "held": nir.IF(r=np.ones(2) / DT, v_threshold=np.full(2, 0.125)),
+        "join": nir.Linear(np.ones((1, 2))),
+        "last": nir.Threshold(0.5 * one),
+        "out": nir.Output(np.array([1])),
+    }
+    graph, spikes = nir.NIRGraph(nodes, list(itertools.pairwise(nodes)), type_check=False), np.ones((140, 1))
+    with pytest.raises(SpikerlError, match="'held': its voltage leaves the chip's 24 bits at time step 1") as fixed:
+        FixedBackend().run_graph(graph, spikes, DT)
+    with pytest.raises(SpikerlError) as refused:
+        integer_run(graph, spikes, DT, ["before"]).on(worker, shared=True)
+    assert refused.value.message == fixed.value.message
+    assert not float_run(graph, spikes, DT).on(worker, shared=True).output.any()
+
+
+def test_a_policys_own_integers_clip_in_lava_as_on_the_chip(worker: WorkerClient) -> None:
+    policy = quantized_policy(8)
+    assert policy.integers is not None
+    first, *others = policy.integers
+    first = replace(first, weight=np.full_like(first.weight, -256), weight_exp=7, dv=0)
+    spikes, given = np.ones((9, policy.n_in), dtype=bool), (first, *others)
+    run = integer_run(policy_to_graph(policy), spikes, policy.dt, ["lif1"], integers=given)
+    found = run.on(worker, shared=True).voltages["lif1"]
+    expected = FixedBackend().run_graph(policy_to_graph(policy), spikes, policy.dt, ["lif1"], given)
+    np.testing.assert_array_equal(found, expected.voltages["lif1"])
 
 
 def test_a_policys_own_integers_are_run_where_they_are_given(double_pendulum: Path) -> None:

@@ -211,12 +211,12 @@ def test_infinities_that_meet_are_no_silence() -> None:
     """Float32's largest numbers add up to infinity, and infinity less infinity is above no threshold."""
     one, huge = np.ones(1), np.float64(np.finfo(np.float32).max)
     nodes = {
-        "in": nir.Input(np.array([2])),
-        "up": nir.Linear(np.array([[huge, -huge]])),
+        "in": nir.Input(np.array([4])),
+        "up": nir.Linear(np.array([[huge, huge, -huge, -huge]])),
         "fire": nir.CubaLIF(*(2e-4 * one, 2e-4 * one), r=2 * one, v_leak=0 * one, v_threshold=huge * one, w_in=2 * one),
         "out": nir.Output(np.array([1])),
     }
     graph = nir.NIRGraph(nodes, [("in", "up"), ("up", "fire"), ("fire", "out")])
-    spikes = np.array([[1, 0]] * 4 + [[0, 1]] * 4)
+    spikes = np.array([[1, 1, 0, 0]] + [[0, 0, 1, 1]] * 2)
     with pytest.raises(SpikerlError, match="'fire': its state overflowed float32"):
         make_backend("torch", device="cpu").run_graph(graph, spikes, 1e-4)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import gymnasium
 import numpy as np
 import pytest
-from support import quantized_policy, random_policy
+from support import overflowing_policy, quantized_policy, random_policy
 
 from exporters.quantize import quantize
 from simulators.fixed import FixedBackend
@@ -204,6 +204,71 @@ def test_an_observation_of_another_shape_than_the_space_says_is_refused(monkeypa
         def observation(self, observation: np.ndarray) -> np.ndarray:
             return observation[None]
 
+    message = r"observes \(1, 4\) after 0 control steps of seed 7, its space says \(4,\)"
     monkeypatch.setattr("simulators.rollout.make_environment", lambda env_id: Nested(make_environment(env_id)))
-    with FixedBackend().open(quantized_policy()) as session, pytest.raises(SpikerlError, match=r"\(1, 4\), its space"):
-        rollout(session, ENV, [0])
+    with FixedBackend().open(quantized_policy()) as session, pytest.raises(SpikerlError, match=message):
+        rollout(session, ENV, [7])
+
+
+class Failing(gymnasium.Wrapper):
+    """Fails at the reset, or gives something else than it should at the third step."""
+
+    def __init__(self, env: gymnasium.Env, at_reset: Exception | None = None, **third: object) -> None:
+        super().__init__(env)
+        self.at_reset, self.third, self.steps = at_reset, third, 0
+
+    def reset(self, **options: object) -> tuple:
+        if self.at_reset is not None:
+            raise self.at_reset
+        return self.env.reset(**options)
+
+    def step(self, action: np.ndarray) -> tuple:
+        self.steps += 1
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if self.steps < 3:
+            return observation, reward, terminated, truncated, info
+        if "failure" in self.third:
+            raise self.third["failure"]
+        given = {"observation": observation, "reward": reward, "terminated": terminated} | self.third
+        return *given.values(), truncated, *([] if "short" in self.third else [info])
+
+
+@pytest.mark.parametrize(
+    ("failing", "message"),
+    [
+        ({"at_reset": RuntimeError("the\nsimulator died")},
+         f"'{ENV}' failed at the reset of seed 8: RuntimeError: the simulator died"),
+        ({"failure": KeyError("body")}, f"'{ENV}' failed after 2 control steps of seed 8: KeyError: 'body'"),
+        ({"reward": None}, f"'{ENV}' failed after 2 control steps of seed 8: TypeError"),
+        ({"observation": np.zeros(5)}, r"observes \(5,\) after 3 control steps of seed 8, its space says \(4,\)"),
+        ({"reward": np.nan}, "the reward is nan after 3 control steps of seed 8: the simulation has come apart"),
+        ({"reward": np.inf, "terminated": True}, "the reward is inf after 3 control steps of seed 8"),
+        ({"reward": np.nan, "terminated": True}, "the reward is nan after 3 control steps of seed 8"),
+    ],
+)  # fmt: skip
+def test_an_environment_that_fails_is_an_error_of_one_line_that_names_seed_and_step(
+    failing: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lambda env_id: Failing(make_environment(env_id), **failing)  # noqa: E731
+    monkeypatch.setattr("simulators.rollout.make_environment", made)
+    with FixedBackend().open(quantized_policy(), 1) as session:
+        with pytest.raises(SpikerlError, match=message) as caught:
+            rollout(session, ENV, [8, 9])
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_decoder_that_overflows_moves_nothing() -> None:
+    with TorchBackend("cpu").open(overflowing_policy(), 1) as session:
+        with pytest.raises(SpikerlError, match="value 0 of the action is nan after 0 control steps of seed 3: the dec"):
+            rollout(session, ENV, [3])
+
+
+@pytest.mark.parametrize("limit", [1, 4, 9])
+def test_a_limit_ends_what_has_not_ended(limit: int) -> None:
+    policy = quantized_policy()
+    with FixedBackend().open(policy, 1) as session:
+        whole, cut = (rollout(session, ENV, [3, 4], observe=100, limit=most) for most in (None, limit))
+    assert whole.observations is not None and cut.observations is not None
+    assert cut.control_steps == limit < whole.control_steps
+    np.testing.assert_array_equal(cut.observations, whole.observations[:limit])

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import gymnasium
 import numpy as np
 import pytest
-from support import naive_core, quantized_policy, random_policy, random_spikes
+from support import naive_core, overflowing_policy, quantized_policy, random_policy, random_spikes
 
 from exporters.quantize import quantize
 from simulators.conformance import Divergence, compare_rasters, compare_sessions, run_steps
@@ -37,6 +38,7 @@ from simulators.verify import (
 )
 from simulators.verify_document import junit_xml, verdict_text, verify_document
 from spikerl_deploy.codec import Spikes, decode
+from spikerl_deploy.environments import make_environment
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.policy import Policy
 from spikerl_deploy.policy_file import save_policy
@@ -176,7 +178,8 @@ def test_the_recording_is_whole_episodes_in_the_order_of_their_seeds(policy: Pol
     assert sum(steps for _, steps in recording.episodes) == len(recording.observations) == 57
     expected = np.concatenate([played.observations for played in episodes if played.observations is not None])
     np.testing.assert_array_equal(recording.observations, expected[:57])
-    assert recording.returns == {seed: played.returns[0] for seed, played in zip(seeds, episodes, strict=True)}
+    whole = list(zip(seeds, episodes, strict=True))[:-1]  # the last one is cut off
+    assert recording.returns == {seed: played.returns[0] for seed, played in whole}
     first = recording.episodes[0][1]
     assert recording.locate(0) == (3, 0) and recording.locate(first - 1) == (3, first - 1)
     assert recording.locate(first) == (4, 0)
@@ -217,6 +220,23 @@ def test_the_policy_as_trained_sees_the_observations_through_its_own_encoder(pol
     spikes = encode_steps(policy, played.recording.observations, 0)
     expected = [np.stack([naive_core(policy.trained, one)[layer] for one in spikes]) for layer in range(3)]
     assert row.conformance == compare_rasters(played.rasters, expected)
+
+
+def test_recording_ends_where_the_episode_does_not(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(gymnasium.Wrapper):
+        steps = 0
+
+        def step(self, action: np.ndarray) -> tuple:
+            self.steps += 1
+            assert self.steps <= 12
+            observation, reward, *_, info = self.env.step(action)
+            return observation, reward, False, False, info
+
+    monkeypatch.setattr("simulators.rollout.make_environment", lambda env_id: Endless(make_environment(env_id)))
+    played = run_reference(entrant(FixedBackend(), policy), policy, ENV, 12, [], 3)
+    assert played.recording.episodes == ((3, 12),) and played.recording.returns == {}
+    row = verify_entrant(entrant(FixedBackend(), policy), played, 5)
+    assert row.status == "passed" and row.returns is None
 
 
 # --- judging -------------------------------------------------------------------------------------
@@ -327,6 +347,24 @@ def test_one_that_breaks_off_gives_a_row(policy: Policy, reference: Reference) -
     row = verify_entrant(Entrant("toy", "", EXACT, refuse), reference, 10)
     assert (row.status, row.reasons, row.hint) == ("error", ("the worker died",), "restart it")
     assert row.conformance is None and row.seconds >= 0
+
+
+def test_one_of_another_distribution_that_raises_anything_gives_a_row(policy: Policy, reference: Reference) -> None:
+    def fail(batch: int) -> Session:
+        raise RuntimeError("no\ndriver")
+
+    row = verify_entrant(Entrant("toy", "", EXACT, fail), reference, 10)
+    assert (row.status, row.reasons, row.hint) == ("error", ("RuntimeError: no driver",), None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_action_that_is_no_number_never_passes(reference: Reference) -> None:
+    broken = overflowing_policy()
+    overflowing = replace(reference, policy=broken, seeds=(), returns=())
+    row = verify_entrant(entrant(TorchBackend("cpu"), broken, tolerance=Tolerance(1.0, 1.0)), overflowing, 10)
+    assert row.status == "error" and row.reasons == (
+        "action 0 of control step 0 is nan: the decoder overflows float32",
+    )
 
 
 # --- documents -----------------------------------------------------------------------------------

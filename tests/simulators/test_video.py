@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,12 +17,27 @@ from support import quantized_policy
 
 from simulators import movie as movies
 from simulators import rendering
+from simulators import video as videos
 from simulators.episodes import Episodes, Recorder
 from simulators.fixed import FixedBackend
 from simulators.movie import check_movie, movie
 from simulators.rendering import rendering_environment
 from simulators.rollout import rollout
-from simulators.video import COLOURS, HEADER, SCENE, band_heights, frame_plan, spike_strip, write_video
+from simulators.video import (
+    COLOURS,
+    FOOTER,
+    GAP,
+    HEADER,
+    LABEL,
+    MAX_BANDS,
+    MIN_BAND,
+    SCENE,
+    band_heights,
+    bands,
+    frame_plan,
+    spike_strip,
+    write_video,
+)
 from spikerl_deploy.errors import SpikerlError
 
 ENV = "InvertedPendulum-v5"
@@ -92,6 +108,32 @@ def test_bands_fit_and_none_is_too_thin(sizes: tuple[int, ...]) -> None:
     assert min(heights) >= 24
 
 
+@pytest.mark.parametrize("populations", [2, 3, 4, 9, 10, 11, 12, 19, 27, 44])
+def test_however_deep_every_population_is_in_one_band_that_is_not_too_thin(populations: int) -> None:
+    shown = bands(populations)
+    assert [one for band in shown for one in band] == list(range(populations))
+    assert shown[0] == [0] and shown[-1] == [populations - 1]
+    assert len(shown) == min(populations, MAX_BANDS)
+    heights = band_heights([64 * len(band) for band in shown], SCENE - FOOTER - (LABEL + GAP) * len(shown))
+    assert min(heights) >= MIN_BAND
+    assert sum(heights) + (LABEL + GAP) * len(shown) <= SCENE - FOOTER
+
+
+def test_neighbouring_layers_share_a_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, spikes = (6, *[5] * 12, 4), np.random.default_rng(0).random
+    rasters = [spikes((3, 2, size)) < 0.4 for size in sizes]
+    columns = {"rewards": np.ones(3), "step": np.arange(3), "episode": np.zeros(3, int)}
+    deep = Episodes({"seeds": [0]}, columns, tuple(np.packbits(r.reshape(3, -1), axis=1) for r in rasters), sizes, 2)
+    drawn: list[np.ndarray] = []
+    monkeypatch.setattr(
+        videos, "spike_strip", lambda raster, height: drawn.append(raster) or spike_strip(raster, height)
+    )
+    frame = videos._Canvas(deep, slice(0, 3), "deep", 0, 0.05).frame(np.zeros((SCENE, SCENE, 3), np.uint8), 3)
+    assert frame.shape == (528, 960, 3) and len(drawn) == MAX_BANDS
+    np.testing.assert_array_equal(drawn[1], np.concatenate(rasters[1:3], axis=2))
+    np.testing.assert_array_equal(np.concatenate(drawn, axis=2), np.concatenate(rasters, axis=2))
+
+
 def test_a_gif_lasts_as_long_as_its_frames_together(tmp_path: Path) -> None:
     drawn = [np.full((16, 32, 3), shade, dtype=np.uint8) for shade in range(0, 250, 10)]
     specimen = np.stack([np.arange(0, 512, dtype=np.uint16).clip(0, 255).astype(np.uint8).reshape(16, 32)] * 3, axis=-1)
@@ -141,6 +183,23 @@ def test_an_error_while_drawing_is_reported_as_itself_and_ends_ffmpeg(
         with movie(tmp_path / "m.mp4", Fraction(1, 25), np.zeros((16, 16, 3), dtype=np.uint8)):
             raise SpikerlError("another course")
     assert not (tmp_path / "m.mp4").exists()
+
+
+@pytest.mark.parametrize("ending", ["sleep 20", "cat > /dev/null; sleep 20"])
+def test_an_ffmpeg_that_stalls_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """While frames are handed over, and after the last."""
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\n{ending}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(movies, "_ffmpeg", lambda: str(program))
+    monkeypatch.setattr(movies, "FFMPEG_SECONDS", 0.3)
+    frame, began = np.zeros((480, 960, 3), dtype=np.uint8), time.monotonic()
+    with pytest.raises(SpikerlError, match="ffmpeg failed: it took nothing for 0.3 s") as caught:
+        with movie(tmp_path / "m.mp4", Fraction(1, 25), frame) as add:
+            for _ in range(5):
+                add(frame)
+    assert time.monotonic() - began < 10 and caught.value.hint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ffmpeg"]
 
 
 def test_an_mp4_has_the_size_and_the_length(tmp_path: Path) -> None:

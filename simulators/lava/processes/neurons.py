@@ -16,6 +16,8 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.lif.models import AbstractPyLifModelFixed, AbstractPyLifModelFloat
 
+from spikerl_deploy.loihi import STATE_LIMIT
+
 ROWS_IN_FLIGHT = 4  # a reader is at most two periods behind
 
 
@@ -48,7 +50,7 @@ class Neurons(AbstractProcess):
         shape = v.shape
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
-        self.states = OutPort(shape=(2, recorded.size))
+        self.states = OutPort(shape=(2, recorded.size + 1))
         self.states.flag_external_pipe(buffer_size=ROWS_IN_FLIGHT)
         self.u = Var(shape=shape, init=0)
         self.v = Var(shape=shape, init=v)
@@ -58,7 +60,10 @@ class Neurons(AbstractProcess):
         self.v_reset = Var(shape=shape, init=v_reset)
 
     def receive(self) -> np.ndarray:
-        """Spikes, and voltages after the reset, of the recorded neurons in the next period, [2, n]; waits for them."""
+        """Spikes, and voltages after the reset, of the recorded neurons in the next period, [2, n + 1]; waits for them.
+
+        The last column is the first of all neurons whose voltage clipped in that period, -1 for none.
+        """
         rows: np.ndarray = self.states.external_pipe_csp_recv_port.recv()
         return rows
 
@@ -68,6 +73,7 @@ class _PeriodicModel(PyLoihiProcessModel):
 
     bias_mant: Any = 0  # in place of Lava's variables
     bias_exp: Any = 0
+    largest: float = np.inf  # voltage, where it clips
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
@@ -92,7 +98,13 @@ class _PeriodicModel(PyLoihiProcessModel):
             self.pending[due] = 0
         self.s_out.send(spikes)
         if position == self.period - 1:
-            self.states.csp_ports[-1].send(np.stack([self.fired[self.recorded], self.v[self.recorded]]))
+            states = np.stack([self.fired[self.recorded], self.v[self.recorded]])
+            self.states.csp_ports[-1].send(np.append(states, np.full((2, 1), self.clipped(), states.dtype), axis=1))
+
+    def clipped(self) -> int:
+        """First neuron whose voltage clipped; one that spikes is reset at the upper end. -1 for none."""
+        at_end = (self.v <= -self.largest) | (~self.spiking & (self.v >= self.largest))
+        return int(at_end.argmax()) if at_end.any() else -1
 
 
 @implements(proc=Neurons, protocol=LoihiProtocol)
@@ -100,6 +112,8 @@ class _PeriodicModel(PyLoihiProcessModel):
 @tag("fixed_pt")
 class NeuronsModelFixed(_PeriodicModel, AbstractPyLifModelFixed):
     """Loihi's integers: currents wrap, voltages clip."""
+
+    largest = STATE_LIMIT - 1
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
     states: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
