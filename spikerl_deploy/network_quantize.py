@@ -227,7 +227,7 @@ class _Search:
             rows, largest = self._plausible(neurons[start : start + at_once], noise)
             units = self.anchor[rows] / largest
             fine = ~self.lossless[rows] & ~self.overflows(units, rows)
-            order = np.lexsort((np.where(fine, -largest, largest), ~fine, rows))
+            order = np.lexsort((np.where(fine, -largest, largest), rows))  # fine ones first
             rows, units = rows[order], units[order]
             while rows.size:
                 best = np.diff(rows, prepend=-1) > 0  # of what is left of each row

@@ -383,6 +383,30 @@ def test_a_long_run_keeps_what_is_read_again_only() -> None:
     assert output.all() and peak < 12e6  # all spikes alone are 24e6
 
 
+def test_spikes_that_are_not_kept_are_read_after_their_delays() -> None:
+    """Of a neuron that hands its input on, each delay with a neuron of its own behind it."""
+    delays = [0, 1, 3, 7, 90]
+    relay = network_of_integers([IntegerLayer(np.full((1, 1), 2), np.zeros(1), 0, 4095, 4095, 1, 1.0)], ["a"], DT)
+    weights = [csr_array(([2], ([row], [0])), shape=(len(delays), 1)) for row in range(len(delays))]
+    connections = [Connection("a", "last", delay, weight) for delay, weight in zip(delays, weights, strict=True)]
+    values = {"decay_u": 4096, "decay_v": 4096, "v_threshold": 64, "v_reset": 0, "v_initial": 0}
+    last = IntegerPopulation(
+        name="last", shape=(len(delays),), spiking=True, level=2, unit=np.ones(len(delays)),
+        v_offset=np.zeros(len(delays)), **{name: np.full(len(delays), value) for name, value in values.items()},
+    )  # fmt: skip
+    network = replace(
+        relay,
+        populations=relay.populations | {"last": last},
+        connections=(*relay.connections, *connections),
+        output="last",
+    )
+    spikes = np.random.default_rng(0).random((120, 1)) < 0.5
+    output, _, _ = run_integers(network, spikes)
+    for neuron, delay in enumerate(delays):
+        expected = np.concatenate([np.zeros(delay, dtype=bool), spikes[: len(spikes) - delay, 0]])
+        np.testing.assert_array_equal(output[:, neuron], expected, err_msg=str(delay))
+
+
 @pytest.mark.parametrize("record", [[], ["fire"]])
 def test_what_cannot_be_kept_is_refused_by_name_and_not_laid_out(record: list[str]) -> None:
     network = network_of_integers([IntegerLayer(np.full((9000, 1), 2), np.zeros(9000), 0, 0, 0, 1, 1.0)], ["fire"], DT)
