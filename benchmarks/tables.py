@@ -31,17 +31,18 @@ def backends_table(document: dict[str, Any]) -> str:
     fixed = rows["fixed", 64]["control_steps_per_s"]
     against = [(name, batch) for name in ("lava-stock", "lava") for batch in (1, 64)]
     ratios = "; ".join(
-        f"{fixed / rows[pair]['control_steps_per_s']:,.0f} times `{pair[0]}` at {pair[1]}" for pair in against
+        f"{fixed / rows[pair]['control_steps_per_s']:,.0f} times that of `{pair[0]}` at {pair[1]}" for pair in against
     )
     memory, same = document["memory"], document["same_episodes"]
     early, late = memory["resident_mb"]
     lines += [
         "",
-        f"`fixed` at 64 has the throughput of {ratios}. Lava's processes together hold {early:.0f} MB after "
-        f"{memory['control_steps'][0]:,} control steps",
-        f"and {late:.0f} MB after {memory['control_steps'][1]:,}. The same {same['control_steps']:,} control steps of "
-        f"the double pendulum take `fixed` {same['wall_s']['fixed']:.2f} s and `lava`",
-        f"{same['wall_s']['lava']:.1f} s, environment included, with the same returns.",
+        f"The throughput of `fixed` at 64 is {ratios}.",
+        f"Lava's processes together hold {early:.0f} MB after {memory['control_steps'][0]:,} control steps and "
+        f"{late:.0f} MB after {memory['control_steps'][1]:,}.",
+        f"The same {same['control_steps']:,} control steps of the double pendulum take `fixed` "
+        f"{same['wall_s']['fixed']:.2f} s and `lava` {same['wall_s']['lava']:.1f} s, environment included,",
+        "with the same returns.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -53,7 +54,8 @@ def verify_table(document: dict[str, Any]) -> str:
     lines = [
         "| backend | runs | spikes that differ, by layer | of | largest action error | return |",
         "| --- | --- | --- | --- | --- | --- |",
-        f"| `{reference['name']}` | 8-bit integers | the reference | {spikes:,} | | {_mean(reference['returns']):.2f} |",
+        f"| `{reference['name']}` | {document['policy']['bits']}-bit integers | the reference | {spikes:,} | "
+        f"| {_mean(reference['returns']):.2f} |",
     ]
     for row in document["rows"]:
         if row["status"] == "skipped":
