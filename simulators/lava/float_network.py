@@ -16,6 +16,7 @@ from lava.proc.sparse.process import Sparse
 from scipy.sparse import block_diag, csr_matrix, hstack, vstack
 
 from simulators.lava.processes.tap import SpikeTap, port_name, tap_model
+from simulators.lava.rasters import split_layers
 from spikerl_deploy.policy import SpikingLayer
 
 _GRADED = 1  # message bits; above 0 a connection is one product, which is faster than Lava's sum of columns
@@ -40,7 +41,7 @@ class FloatPolicyNetwork:
             connection.a_out.connect(neurons.a_in)
             source = neurons.s_out
             source.connect(getattr(self.tap, port_name(index)))
-        self.starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.sizes = sizes
         models = {Injector: PyLoihiInjectorModel, SpikeTap: tap_model(len(layers))}
         self.config = Loihi2SimCfg(select_tag="floating_pt", exception_proc_model_map=models)
         self.condition = RunSteps(self.window, blocking=False)
@@ -82,10 +83,7 @@ class FloatPolicyNetwork:
             self.injector.send(row)
         rasters = self.tap.receive().astype(bool)
         self.injector.wait()
-        return [
-            rasters[:, start : start + n_out * self.batch].reshape(self.time_steps, self.batch, n_out).swapaxes(0, 1)
-            for start, n_out in zip(self.starts, self.outputs, strict=False)
-        ]
+        return split_layers(rasters, self.sizes, self.outputs, self.batch)
 
     def close(self) -> None:
         """Stop Lava's runtime and its processes."""

@@ -11,6 +11,7 @@ from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 
 from simulators.lava.processes.chain import ChainNeurons, ChainNeuronsModel, ChainSynapses, ChainSynapsesModel
+from simulators.lava.rasters import split_layers
 from spikerl_deploy.loihi import IntegerLayer
 
 
@@ -36,15 +37,9 @@ class LavaNetwork:
         self.synapses.send(spikes.swapaxes(0, 1).astype(np.int32))
         rasters = self.neurons.receive().astype(bool)
         self.synapses.wait()
-        return split_layers(rasters, self.outputs, self.batch)
+        sizes = [self.batch * n_out for n_out in self.outputs]
+        return split_layers(rasters, sizes, self.outputs, self.batch)
 
     def close(self) -> None:
         """Stop Lava's runtime and its processes."""
         self.synapses.stop()
-
-
-def split_layers(rasters: np.ndarray, outputs: list[int], batch: int) -> list[np.ndarray]:
-    """Rasters [B, T, n] of each layer out of [T, size], where a layer's part is [B * n]; what is beyond is dropped."""
-    ends = np.cumsum(outputs) * batch
-    parts = np.split(rasters, ends, axis=1)[: len(outputs)]
-    return [part.reshape(len(rasters), batch, n).swapaxes(0, 1) for part, n in zip(parts, outputs, strict=True)]

@@ -22,6 +22,7 @@ from lava.utils.weightutils import SignMode
 from scipy.sparse import block_diag, csr_matrix, hstack, vstack
 
 from simulators.lava.processes.tap import SpikeTap, port_name, tap_model
+from simulators.lava.rasters import split_layers
 from spikerl_deploy.loihi import BIAS_EXP_MAX, BIAS_MANT_MAX, IntegerLayer, bias_columns
 
 Weights = np.ndarray | csr_matrix
@@ -100,12 +101,7 @@ class StockNetwork:
             self.injector.send(self.silence)
         rasters = self.tap.receive().astype(bool)
         self.injector.wait()
-        layers, start = [], 0
-        for size, n_out in zip(self.sizes, self.outputs, strict=True):
-            part = rasters[:, start : start + n_out * self.batch]
-            layers.append(part.reshape(self.time_steps, self.batch, n_out).swapaxes(0, 1))
-            start += size
-        return layers
+        return split_layers(rasters, self.sizes, self.outputs, self.batch)
 
     def close(self) -> None:
         """Stop Lava's runtime and its processes."""
