@@ -15,9 +15,10 @@ from simulators.lava.client import WorkerClient, WorkerFailed
 from simulators.lava.graph_wire import Network, pack_network
 from simulators.protocol import GraphRecord
 from spikerl_deploy.codec import Spikes
+from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.integer_network import clip_error, integers_of_graph
 from spikerl_deploy.loihi import IntegerLayer
-from spikerl_deploy.network import IntegerPopulation
+from spikerl_deploy.network import IntegerNetwork, IntegerPopulation
 from spikerl_deploy.nir_lowering import lower_graph
 from spikerl_deploy.nir_order import OrderedGraph, check_input, check_record, order_graph
 
@@ -134,7 +135,7 @@ def run_network(
     Args:
         values: input [T, n_in], booleans or float64. recorded: keys of populations.
         shared: whether the worker runs other networks after this one; its processes are not watched then.
-        clips: whether a voltage of integers may clip.
+        clips: whether a voltage of integers may clip; floats may never be NaN.
 
     Returns:
         Of each recorded population, spikes and voltages after the reset, [T, 2, n], in the network's own units.
@@ -156,16 +157,18 @@ def run_network(
     for start in range(0, len(values), at_once):
         chunk = values[start : start + at_once]
         answer = client.request({"op": "run_graph"}, "states", {"values": chunk})
-        _check_clipped(network, answer["clipped"], start, clips)
+        _check_states(network, answer["untrue"], start, clips)
         for index, part in enumerate(parts):
             part.append(answer[f"states{index}"])
     return {key: np.concatenate(part) for key, part in zip(keys, parts, strict=True)}
 
 
-def _check_clipped(network: Network, clipped: NDArray[Any], start: int, clips: bool) -> None:
-    """Refuse what ran from time step `start` on, where there is a neuron [T] whose voltage clipped; -1 is none."""
-    if not clips and (clipped >= 0).any():
-        step = int((clipped >= 0).argmax())
+def _check_states(network: Network, untrue: NDArray[Any], start: int, clips: bool) -> None:
+    """Refuse what ran from time step `start` on, where a neuron [T] has a state that is no longer true; -1 is none."""
+    if (untrue >= 0).any() and not (clips and isinstance(network, IntegerNetwork)):
+        step = int((untrue >= 0).argmax())
         ends = np.cumsum([p.size for p in network.populations.values()])
-        name = list(network.populations)[int(np.searchsorted(ends, clipped[step], side="right"))]
-        raise clip_error(name, start + step)
+        name = list(network.populations)[int(np.searchsorted(ends, untrue[step], side="right"))]
+        if isinstance(network, IntegerNetwork):
+            raise clip_error(name, start + step)
+        raise SpikerlError(f"NIR node '{name}': its state overflowed float64 by time step {start + step}")

@@ -70,8 +70,8 @@ class GraphNetwork:
     def run(self, values: np.ndarray) -> Arrays:
         """States [T, 2, n] of the recorded populations, `states0`, ..., for input values [T, n_in], T >= 1.
 
-        A state is the spikes, and the voltages after the reset. And `clipped` [T]: the first neuron, counted over all
-        populations, whose voltage clipped in the time step; -1 for none.
+        A state is the spikes, and the voltages after the reset. And `untrue` [T]: the first neuron, counted over all
+        populations, whose voltage clipped, or whose state is NaN; -1 for none.
         """
         self.has_run = True
         # Started first, and read one time step behind: pipes into Lava and out of it are finite.
@@ -85,7 +85,7 @@ class GraphNetwork:
         self.axons.wait()
         states = np.stack(rows)
         parts = np.split(states[:, :, :-1], self.parts, axis=2)
-        return {f"states{i}": part for i, part in enumerate(parts)} | {"clipped": states[:, 0, -1]}
+        return {f"states{i}": part for i, part in enumerate(parts)} | {"untrue": states[:, 0, -1]}
 
     def close(self) -> None:
         """Stop Lava's runtime and its processes."""

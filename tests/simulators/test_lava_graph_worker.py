@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -118,3 +119,22 @@ def test_a_graph_whose_worker_dies_is_run_once_more(
     np.testing.assert_array_equal(output, FixedBackend().run_graph(graph, spikes, DT).output)
     assert len(said) == 1
     assert said[0].endswith("the graph is run again by a new one")
+
+
+def test_infinities_that_meet_in_a_hidden_neuron_are_no_silence(lava_folder: Path) -> None:
+    """Nobody records it; what it feeds is silent, which would pass for right."""
+    one, huge = np.ones(1), np.finfo(np.float64).max
+    neurons = {"r": 2 * one, "v_leak": 0 * one, "v_threshold": one, "w_in": 2 * one}
+    nodes = {
+        "in": nir.Input(np.array([4])),
+        "up": nir.Linear(np.array([[huge, huge, -huge, -huge]])),
+        "hidden": nir.CubaLIF(2 * DT * one, 2 * DT * one, **neurons),
+        "on": nir.Linear(np.ones((1, 1))),
+        "last": nir.CubaLIF(2 * DT * one, 2 * DT * one, **neurons),
+        "out": nir.Output(np.array([1])),
+    }
+    names = list(nodes)
+    graph = nir.NIRGraph(nodes, list(itertools.pairwise(names)))
+    spikes = np.array([[1, 1, 0, 0]] + [[0, 0, 1, 1]] * 2)
+    with pytest.raises(SpikerlError, match="'hidden': its state overflowed float64 by time step 1"):
+        LavaFloatBackend().run_graph(graph, spikes, DT)

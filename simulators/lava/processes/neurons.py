@@ -62,7 +62,8 @@ class Neurons(AbstractProcess):
     def receive(self) -> np.ndarray:
         """Spikes, and voltages after the reset, of the recorded neurons in the next period, [2, n + 1]; waits for them.
 
-        The last column is the first of all neurons whose voltage clipped in that period, -1 for none.
+        The last column is the first of all neurons whose state is no longer true, -1 for none: an integer voltage
+        clipped, or infinities met.
         """
         rows: np.ndarray = self.states.external_pipe_csp_recv_port.recv()
         return rows
@@ -73,7 +74,6 @@ class _PeriodicModel(PyLoihiProcessModel):
 
     bias_mant: Any = 0  # in place of Lava's variables
     bias_exp: Any = 0
-    largest: float = np.inf  # voltage, where it clips
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
@@ -99,12 +99,17 @@ class _PeriodicModel(PyLoihiProcessModel):
         self.s_out.send(spikes)
         if position == self.period - 1:
             states = np.stack([self.fired[self.recorded], self.v[self.recorded]])
-            self.states.csp_ports[-1].send(np.append(states, np.full((2, 1), self.clipped(), states.dtype), axis=1))
+            untrue = np.full((2, 1), first_of(self.untrue()), states.dtype)
+            self.states.csp_ports[-1].send(np.append(states, untrue, axis=1))
 
-    def clipped(self) -> int:
-        """First neuron whose voltage clipped; one that spikes is reset at the upper end. -1 for none."""
-        at_end = (self.v <= -self.largest) | (~self.spiking & (self.v >= self.largest))
-        return int(at_end.argmax()) if at_end.any() else -1
+    def untrue(self) -> np.ndarray:
+        """Neurons whose state left what their numbers can hold."""
+        raise NotImplementedError
+
+
+def first_of(flags: np.ndarray) -> int:
+    """Index of the first that is set, -1 for none."""
+    return int(flags.argmax()) if flags.any() else -1
 
 
 @implements(proc=Neurons, protocol=LoihiProtocol)
@@ -112,8 +117,6 @@ class _PeriodicModel(PyLoihiProcessModel):
 @tag("fixed_pt")
 class NeuronsModelFixed(_PeriodicModel, AbstractPyLifModelFixed):
     """Loihi's integers: currents wrap, voltages clip."""
-
-    largest = STATE_LIMIT - 1
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
     states: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
@@ -130,6 +133,12 @@ class NeuronsModelFixed(_PeriodicModel, AbstractPyLifModelFixed):
         """Thresholds are aligned as Lava's models align them."""
         spikes: np.ndarray = self.v > np.left_shift(self.vth, self.vth_shift)
         return spikes
+
+    def untrue(self) -> np.ndarray:
+        """Where the voltage clipped; one that spikes is reset at the upper end."""
+        largest = STATE_LIMIT - 1
+        clipped: np.ndarray = (self.v <= -largest) | (~self.spiking & (self.v >= largest))
+        return clipped
 
 
 @implements(proc=Neurons, protocol=LoihiProtocol)
@@ -149,3 +158,8 @@ class NeuronsModelFloat(_PeriodicModel, AbstractPyLifModelFloat):
         """As Lava's floating-point LIF has it."""
         spikes: np.ndarray = self.v > self.vth
         return spikes
+
+    def untrue(self) -> np.ndarray:
+        """Where infinities met: NaN is above no threshold, and would be silent for ever."""
+        nan: np.ndarray = np.isnan(self.u) | np.isnan(self.v)
+        return nan
