@@ -40,7 +40,7 @@ def rendering_environment(env_id: str) -> gymnasium.Env[Any, Any]:
     if "rgb_array" not in modes:
         raise SpikerlError(f"environment '{env_id}' draws no frames (render modes: {', '.join(modes) or 'none'})")
     if needs_gl:
-        os.environ["MUJOCO_GL"] = _working_platform(os.environ.get("MUJOCO_GL") or None)
+        os.environ["MUJOCO_GL"] = working_platform()
     return make_environment(env_id, "rgb_array")
 
 
@@ -63,13 +63,17 @@ def prepare_view(env: gymnasium.Env[Any, Any]) -> None:
         renderer.viewer.scn.flags[flag] = 0
 
 
-@functools.cache
-def _working_platform(chosen: str | None) -> str:
-    """The platform that the user chose, or the first that works.
+def working_platform() -> str:
+    """The value of MUJOCO_GL, or the first of `PLATFORMS` if it is not set, found out to work here.
 
     Raises:
         SpikerlError: says what failed, and how.
     """
+    return _working_platform(os.environ.get("MUJOCO_GL") or None)
+
+
+@functools.cache
+def _working_platform(chosen: str | None) -> str:
     failures = []
     for platform in (chosen,) if chosen else PLATFORMS:
         failure = _failure(platform)

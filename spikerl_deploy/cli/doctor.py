@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,18 +85,15 @@ def _mujoco() -> dict[str, Any]:
 
 
 def _rendering() -> dict[str, Any]:
-    """Off-screen rendering is tried for real, in a process of its own, since a broken GL can end it."""
-    gl = os.environ.get("MUJOCO_GL", "not set")
-    code = (
-        "import gymnasium; e = gymnasium.make('InvertedPendulum-v5', render_mode='rgb_array');"
-        "e.reset(seed=0); assert e.render().any()"
-    )
+    """Off-screen rendering as `simulate --video` finds it."""
+    from simulators.rendering import working_platform
+
+    chosen = os.environ.get("MUJOCO_GL")
     try:
-        ok = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        ok = False
-    hint = "for videos: MUJOCO_GL=egl with a GPU, or MUJOCO_GL=osmesa with libosmesa6"
-    return _check("rendering", ok, f"MUJOCO_GL {gl}", hint)
+        platform = working_platform()
+    except SpikerlError as error:
+        return _check("rendering", False, error.message, error.hint)
+    return _check("rendering", True, f"MUJOCO_GL {platform}" + ("" if chosen else ", chosen since it is not set"))
 
 
 def _backends() -> list[dict[str, Any]]:
