@@ -13,6 +13,7 @@ from simulators.protocol import Availability, GraphRecord, IntegerBackend, Sessi
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.integer_core import IntegerCore
 from spikerl_deploy.loihi import IntegerLayer
+from spikerl_deploy.network import IntegerNetwork
 from spikerl_deploy.policy import Policy
 
 COMPILE_AFTER = 20_000  # control steps: the seconds that compiling takes at most are then soon won back
@@ -60,10 +61,9 @@ class FixedBackend(IntegerBackend):
         return FixedSession(policy, self.integers(policy), batch)
 
     def check_graph(self, graph: nir.NIRGraph, dt: float, integers: tuple[IntegerLayer, ...] | None = None) -> None:
-        from spikerl_deploy.integer_network import integers_of_graph
-        from spikerl_deploy.nir_order import order_graph
+        from simulators.graph_run import check_integers
 
-        integers_of_graph(order_graph(graph, dt), self.rounding, integers)
+        check_integers(graph, dt, self.rounding, integers)
 
     def run_graph(
         self,
@@ -73,24 +73,14 @@ class FixedBackend(IntegerBackend):
         record: Sequence[str] = (),
         integers: tuple[IntegerLayer, ...] | None = None,
     ) -> GraphRecord:
-        from spikerl_deploy.integer_network import integers_of_graph, run_integers
-        from spikerl_deploy.nir_order import check_input, check_record, order_graph
+        from simulators.graph_run import integer_run
+        from spikerl_deploy.integer_network import run_integers
 
-        ordered = order_graph(graph, dt)
-        names = check_record(ordered, record)
-        given = check_input(ordered, spikes, binary=True)
-        network, self.rounded = integers_of_graph(ordered, self.rounding, integers)
-        output, fired, voltages = run_integers(network, given.reshape(len(given), -1), names, integers is not None)
-        last = network.populations[network.output]
-        if not last.spiking:
-            output = (output * last.unit + last.v_offset).astype(np.float32)
-        record_of = {name: network.populations[name] for name in names}
-        return GraphRecord(
-            output=output.reshape(len(given), *last.shape),
-            spikes={name: fired[name].reshape(-1, *p.shape) for name, p in record_of.items() if p.spiking},
-            voltages={
-                name: (voltages[name] * p.unit + p.v_offset).astype(np.float32).reshape(-1, *p.shape)
-                for name, p in record_of.items()
-                if not isinstance(ordered.nodes[name], nir.Threshold)
-            },
-        )
+        run = integer_run(graph, spikes, dt, record, self.rounding, integers)
+        assert isinstance(run.network, IntegerNetwork)
+        self.rounded = run.rounded
+        output, fired, voltages = run_integers(run.network, run.values, run.record, run.clips)
+        last = run.network.output
+        if run.network.populations[last].spiking:
+            return run.record_of(fired | {last: output}, voltages)
+        return run.record_of(fired, voltages | {last: output})

@@ -139,6 +139,30 @@ def environment_spec(env: gymnasium.Env[Any, Any], env_id: str) -> EnvironmentSp
     )
 
 
+def spec_of(env_id: str) -> EnvironmentSpec:
+    """What an environment, made for this only, states of itself.
+
+    Raises:
+        SpikerlError: it cannot be made, or its spaces are none that a policy acts in.
+    """
+    env = make_environment(env_id)
+    try:
+        return environment_spec(env, env_id)
+    finally:
+        env.close()
+
+
+def fitting_spec(policy: Policy, env_id: str) -> EnvironmentSpec:
+    """As `spec_of`, of an environment that the policy fits.
+
+    Raises:
+        SpikerlError: as there, or the policy does not fit it.
+    """
+    spec = spec_of(env_id)
+    check_fits(policy, env_id, spec)
+    return spec
+
+
 def check_fits(policy: Policy, env_id: str, spec: EnvironmentSpec) -> None:
     """Check that a policy's encoder and decoder match an environment's spaces.
 

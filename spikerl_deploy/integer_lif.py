@@ -23,29 +23,35 @@ def integrate_reference(accumulated: NDArray[np.int64], layer: IntegerLayer) -> 
     The current wraps once at 2^23 (`> 2^23` down, `<= -2^23` up), the voltage clips at 2^23 - 1; the
     synaptic input passes through 32 bits, as between Lava's processes.
     """
-    shifted = (
-        np.left_shift(accumulated, layer.weight_exp)
-        if layer.weight_exp > 0
-        else np.right_shift(accumulated, -layer.weight_exp)
-    )
-    activation = np.left_shift(shifted.astype(np.int32), STATE_SHIFT)
+    activation = np.left_shift(shifted(accumulated, layer.weight_exp), STATE_SHIFT)
     u = np.zeros(accumulated.shape[1:], dtype=np.int32)
     v = np.zeros_like(u)
     spikes = np.empty(accumulated.shape, dtype=bool)
     for t in range(accumulated.shape[0]):
-        u = _decay(u, layer.du + 1) + activation[t]
-        wrapped = np.where(u > STATE_LIMIT, u - 2 * STATE_LIMIT, u)
-        u = np.where(wrapped <= -STATE_LIMIT, u + 2 * STATE_LIMIT, wrapped).astype(np.int32)
-        v = np.clip(_decay(v, layer.dv) + u, 1 - STATE_LIMIT, STATE_LIMIT - 1).astype(np.int32)
+        u = wrapped(kept(u, layer.du + 1) + activation[t])
+        v = np.clip(kept(v, layer.dv) + u, 1 - STATE_LIMIT, STATE_LIMIT - 1).astype(np.int32)
         spikes[t] = v > (layer.vth << STATE_SHIFT)
         v[spikes[t]] = 0
     return spikes
 
 
-def _decay(state: NDArray[np.int32], code: int) -> NDArray[np.int32]:
-    product = state.astype(np.int64) * (DECAY_UNITY - code)
-    kept: NDArray[np.int32] = (np.sign(product) * (np.abs(product) >> DECAY_BITS)).astype(np.int32)
-    return kept
+def shifted(total: NDArray[np.int64], exponent: int) -> NDArray[np.int32]:
+    """Accumulated mantissas times 2^exponent, rounded down, in the 32 bits that pass between Lava's processes."""
+    moved = np.left_shift(total, exponent) if exponent > 0 else np.right_shift(total, -exponent)
+    return moved.astype(np.int32)
+
+
+def kept(state: NDArray[np.int32], decay: int | NDArray[np.int64]) -> NDArray[np.int32]:
+    """What a decay in [0, 4096], one or one a neuron, leaves of a state, truncated towards zero."""
+    product = state.astype(np.int64) * (DECAY_UNITY - decay)
+    left: NDArray[np.int32] = (np.sign(product) * (np.abs(product) >> DECAY_BITS)).astype(np.int32)
+    return left
+
+
+def wrapped(u: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The current in 24 bits."""
+    down = np.where(u > STATE_LIMIT, u - 2 * STATE_LIMIT, u)
+    return np.where(down <= -STATE_LIMIT, u + 2 * STATE_LIMIT, down).astype(np.int32)
 
 
 def integrate_bounded(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.loihi import DECAY_BITS, DECAY_UNITY, STATE_LIMIT, STATE_SHIFT, IntegerLayer, bias_columns
+from spikerl_deploy.integer_lif import kept, shifted, wrapped
+from spikerl_deploy.loihi import STATE_LIMIT, STATE_SHIFT, IntegerLayer, bias_columns
 from spikerl_deploy.network import INPUT, ONE, Connection, IntegerNetwork, IntegerPopulation, Ints
 from spikerl_deploy.network_quantize import quantize_network, rounding_report
 from spikerl_deploy.nir_lowering import lower_graph
@@ -76,9 +77,9 @@ def run_integers(
                 if t >= c.delay:
                     source = given[c.source]
                     fired = source[(t - c.delay) % len(source)].astype(np.int64)
-                    synaptic += _shifted(c.weight @ fired, c.weight_exp)
-            u[name] = _wrapped(_kept(u[name], p.decay_u) + np.left_shift(synaptic.astype(np.int32), STATE_SHIFT))
-            v[name] = np.clip(_kept(v[name], p.decay_v) + u[name], 1 - STATE_LIMIT, STATE_LIMIT - 1)
+                    synaptic += shifted(c.weight @ fired, c.weight_exp)
+            u[name] = wrapped(kept(u[name], p.decay_u) + np.left_shift(synaptic.astype(np.int32), STATE_SHIFT))
+            v[name] = np.clip(kept(v[name], p.decay_v) + u[name], 1 - STATE_LIMIT, STATE_LIMIT - 1)
             if p.spiking:
                 given[name][t % len(given[name])] = fires = v[name] > p.v_threshold
                 v[name] = np.where(fires, p.v_reset, v[name]).astype(np.int32)
@@ -116,22 +117,6 @@ def clip_error(name: str, step: int) -> SpikerlError:
         f"NIR node '{name}': its voltage leaves the chip's 24 bits at time step {step}",
         "give it fewer time steps, or run it in floats: --backend torch",
     )
-
-
-def _shifted(total: Ints, exponent: int) -> Ints:
-    shifted = np.left_shift(total, exponent) if exponent > 0 else np.right_shift(total, -exponent)
-    return shifted.astype(np.int32).astype(np.int64)
-
-
-def _kept(state: NDArray[np.int32], decay: Ints) -> NDArray[np.int32]:
-    product = state.astype(np.int64) * (DECAY_UNITY - decay)
-    kept: NDArray[np.int32] = (np.sign(product) * (np.abs(product) >> DECAY_BITS)).astype(np.int32)
-    return kept
-
-
-def _wrapped(u: NDArray[np.int32]) -> NDArray[np.int32]:
-    down = np.where(u > STATE_LIMIT, u - 2 * STATE_LIMIT, u)
-    return np.where(down <= -STATE_LIMIT, down + 2 * STATE_LIMIT, down).astype(np.int32)
 
 
 def integers_of_graph(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from optuna.trial import Trial
 
-from spikerl_deploy.environments import environment_spec, make_environment
+from spikerl_deploy.environments import spec_of
 from spikerl_deploy.errors import SpikerlError
 from training.signals import interrupts
 from training.sweep_results import Summary
@@ -62,11 +62,7 @@ def objective_of(name: str, returns: list[float]) -> float:
 
 def _check_shared(plan: SweepPlan) -> None:
     """Refuse at once what would fail in every trial."""
-    env = make_environment(plan.settings.env)
-    try:
-        environment_spec(env, plan.settings.env)
-    finally:
-        env.close()
+    spec_of(plan.settings.env)
     if plan.settings.device == "cuda":
         from training.device import choose_device
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikerl_deploy.environments import environment_spec, make_environment
+from spikerl_deploy.environments import spec_of
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_json, write_text
 from spikerl_deploy.manifest import build_manifest
@@ -107,9 +107,7 @@ class Trainer:
         self.device = choose_device(s.device, place.local_rank)
         torch.set_num_threads(s.threads)
         torch.manual_seed(environment_seed(s.seed, place.rank, 0))  # Poisson coding of updates draws from it
-        probe = make_environment(s.env)
-        spec = environment_spec(probe, s.env)
-        probe.close()
+        spec = spec_of(s.env)
         self.spaces = Spaces(spec.obs_dim, spec.action_low, spec.action_high)
         self.group = Group(place, self.device, s.dist_backend)
         self.stride = self.group.size * s.num_envs  # environment steps that one turn of the loop takes

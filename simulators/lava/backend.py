@@ -91,6 +91,14 @@ class LavaBackend(IntegerBackend):
                     "can fire at every step to carry the next layer's bias",
                     "export it again with spikerl, which keeps below",
                 )
+        self.check_installed()
+
+    def check_installed(self) -> None:
+        """Find out whether Lava is here, or may be installed.
+
+        Raises:
+            SpikerlError: neither.
+        """
         if installed_folder() is None and not self.install:
             raise not_installed()
 
@@ -104,10 +112,9 @@ class LavaBackend(IntegerBackend):
         return partial(WorkerClient, ensure_installed(self.install, self.wheel, self.say), self.timeout)
 
     def check_graph(self, graph: nir.NIRGraph, dt: float, integers: tuple[IntegerLayer, ...] | None = None) -> None:
-        from spikerl_deploy.integer_network import integers_of_graph
-        from spikerl_deploy.nir_order import order_graph
+        from simulators.graph_run import check_integers
 
-        integers_of_graph(order_graph(graph, dt), self.rounding, integers)
+        check_integers(graph, dt, self.rounding, integers)
 
     def run_graph(
         self,
@@ -117,11 +124,12 @@ class LavaBackend(IntegerBackend):
         record: Sequence[str] = (),
         integers: tuple[IntegerLayer, ...] | None = None,
     ) -> GraphRecord:
-        from simulators.lava.graph_client import integer_run
+        from simulators.graph_run import integer_run
+        from simulators.lava.graph_client import run_in_worker
 
         run = integer_run(graph, spikes, dt, record, self.rounding, integers)  # refuses before anything is started
         self.rounded = run.rounded
-        return run.in_worker(self.worker(), self.say)
+        return run_in_worker(run, self.worker(), self.say)
 
 
 class LavaStockBackend(LavaBackend):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from simulators.lava.backend import LavaBackend
 from simulators.lava.client import DEFAULT_TIMEOUT
-from simulators.lava.install import installed_folder, not_installed
 from simulators.lava.session import LavaSession, Layers
 from simulators.lava.wire import Arrays
 from simulators.protocol import Availability, Backend, GraphRecord
@@ -59,8 +58,7 @@ class LavaFloatBackend(Backend):
         return tuple(layer.weight for layer in policy.layers)
 
     def check(self, policy: Policy) -> None:
-        if installed_folder() is None and not self._lava.install:
-            raise not_installed()
+        self._lava.check_installed()
 
     def open(self, policy: Policy, batch: int = 1) -> LavaSession:
         self.check(policy)
@@ -81,7 +79,8 @@ class LavaFloatBackend(Backend):
         integers: tuple[IntegerLayer, ...] | None = None,
     ) -> GraphRecord:
         """As the protocol says; the graph's floats are run, whether there are integers or not."""
-        from simulators.lava.graph_client import float_run
+        from simulators.graph_run import float_run
+        from simulators.lava.graph_client import run_in_worker
 
         run = float_run(graph, spikes, dt, record)  # refuses before anything is started
-        return run.in_worker(self._lava.worker(), self._lava.say)
+        return run_in_worker(run, self._lava.worker(), self._lava.say)

@@ -16,7 +16,7 @@ from lava.proc.sparse.process import Sparse
 from scipy.sparse import block_diag, csr_matrix, hstack, vstack
 
 from simulators.lava.processes.tap import SpikeTap, port_name, tap_model
-from simulators.lava.rasters import split_layers
+from simulators.lava.rasters import play_window, split_layers
 from spikerl_deploy.policy import SpikingLayer
 
 _GRADED = 1  # message bits; above 0 a connection is one product, which is faster than Lava's sum of columns
@@ -74,15 +74,10 @@ class FloatPolicyNetwork:
 
     def infer(self, spikes: np.ndarray) -> list[np.ndarray]:
         """Rasters [B, T, n] of every layer for input spikes [B, T, n_in], all booleans."""
-        # The run is started first: the injector's buffer is finite, and a long window would fill it.
-        self.injector.run(condition=self.condition, run_cfg=self.config)
         drive = np.zeros((self.window, self.width))
         drive[: self.time_steps, :-1] = spikes.swapaxes(0, 1).reshape(self.time_steps, -1)
         drive[: self.time_steps, -1] = 1.0
-        for row in drive:
-            self.injector.send(row)
-        rasters = self.tap.receive().astype(bool)
-        self.injector.wait()
+        rasters = play_window(self.injector, self.tap, self.condition, self.config, drive)
         return split_layers(rasters, self.sizes, self.outputs, self.batch)
 
     def close(self) -> None:

@@ -1,26 +1,22 @@
-"""NIR graphs on Lava, from the user's side: lowered here, run in a worker, states read back in NIR's units."""
+"""NIR graphs on Lava, from the user's side: a lowered graph is run in a worker, and its states are read back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.graph_run import GraphRun
 from simulators.lava.client import WorkerClient, WorkerFailed
 from simulators.lava.graph_wire import Network, pack_network
 from simulators.protocol import GraphRecord
-from spikerl_deploy.codec import Spikes
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.integer_network import clip_error, integers_of_graph
-from spikerl_deploy.loihi import IntegerLayer
-from spikerl_deploy.network import IntegerNetwork, IntegerPopulation
-from spikerl_deploy.nir_lowering import lower_graph
-from spikerl_deploy.nir_order import OrderedGraph, check_input, check_record, order_graph
+from spikerl_deploy.integer_network import clip_error
+from spikerl_deploy.network import IntegerNetwork
 
 LEVELS_PER_REQUEST = 256  # of neurons, times time steps: what must fit into the worker's time limit
 VALUES_PER_REQUEST = 1 << 24  # states of one answer
@@ -28,98 +24,27 @@ VALUES_PER_REQUEST = 1 << 24  # states of one answer
 States = dict[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class GraphRun:
-    """A graph that was found fit to run, and its input.
+def run_on(run: GraphRun, client: WorkerClient, shared: bool = False) -> GraphRecord:
+    """Run a graph in a worker, as `run_network` does."""
+    network = run.network
+    states = run_network(client, network, run.values, (network.output, *run.record), shared, run.clips)
+    spikes = {key: rows[:, 0] for key, rows in states.items() if network.populations[key].spiking}
+    return run.record_of(spikes, {key: rows[:, 1] for key, rows in states.items()})
 
-    Attributes:
-        values: input [T, n_in]: booleans for integers, else float64. record: names of neurons.
-        stateless: those of `record` that have spikes only.
-        rounded: largest relative error of each population's integers, where they had to be found.
-        clips: whether a voltage may clip, as for `run_integers`.
+
+def run_in_worker(run: GraphRun, start: Callable[[], WorkerClient], say: Callable[[str], None]) -> GraphRecord:
+    """Run a graph in a worker of its own; where that fails, once more in another.
+
+    Raises:
+        SpikerlError: the second one failed, too.
     """
-
-    network: Network
-    values: NDArray[Any]
-    record: tuple[str, ...]
-    stateless: frozenset[str]
-    rounded: dict[str, float] = field(default_factory=dict)
-    clips: bool = True
-
-    def on(self, client: WorkerClient, shared: bool = False) -> GraphRecord:
-        """Run it in a worker, as `run_network` does."""
-        last = self.network.output
-        states = run_network(client, self.network, self.values, (last, *self.record), shared, self.clips)
-        spikes = {key: self._spikes(states, key) for key in states if self.network.populations[key].spiking}
-        voltages = {key: self._voltages(states, key) for key in states}
-        return GraphRecord(
-            output=spikes[last] if last in spikes else voltages[last],
-            spikes={key: spikes[key] for key in self.record if key in spikes},
-            voltages={key: voltages[key] for key in self.record if key not in self.stateless},
-        )
-
-    def in_worker(self, start: Callable[[], WorkerClient], say: Callable[[str], None]) -> GraphRecord:
-        """Run it in a worker of its own; where that fails, once more in another.
-
-        Raises:
-            SpikerlError: the second one failed, too.
-        """
-        try:
-            with closing(start()) as client:
-                return self.on(client)
-        except WorkerFailed as failure:
-            say(f"{failure.message}: the graph is run again by a new one")
+    try:
         with closing(start()) as client:
-            return self.on(client)
-
-    def _spikes(self, states: States, key: str) -> Spikes:
-        rows = states[key][:, 0]
-        return rows.astype(np.bool_).reshape(len(rows), *self.network.populations[key].shape)
-
-    def _voltages(self, states: States, key: str) -> NDArray[np.float32]:
-        population, rows = self.network.populations[key], states[key][:, 1]
-        unit = population.unit if isinstance(population, IntegerPopulation) else 1.0
-        return (rows * unit + population.v_offset).astype(np.float32).reshape(len(rows), *population.shape)
-
-
-def float_run(graph: nir.NIRGraph, spikes: NDArray[Any], dt: float, record: Sequence[str] = ()) -> GraphRun:
-    """A graph to run in float64.
-
-    Raises:
-        SpikerlError: as `Backend.run_graph` does.
-    """
-    ordered = order_graph(graph, dt)
-    names = check_record(ordered, record)
-    values = check_input(ordered, spikes).astype(np.float64)
-    return GraphRun(lower_graph(ordered), _flat(values), names, _stateless(ordered))
-
-
-def integer_run(
-    graph: nir.NIRGraph,
-    spikes: NDArray[Any],
-    dt: float,
-    record: Sequence[str] = (),
-    rounding: bool = False,
-    integers: Sequence[IntegerLayer] | None = None,
-) -> GraphRun:
-    """A graph to run in integers; `rounding` and `integers` as for `integers_of_graph`.
-
-    Raises:
-        SpikerlError: as `Backend.run_graph` does.
-    """
-    ordered = order_graph(graph, dt)
-    names = check_record(ordered, record)
-    values = check_input(ordered, spikes, binary=True)
-    network, rounded = integers_of_graph(ordered, rounding, integers)
-    return GraphRun(network, _flat(values), names, _stateless(ordered), rounded, clips=integers is not None)
-
-
-def _flat(values: NDArray[Any]) -> NDArray[Any]:
-    return values.reshape(len(values), -1)
-
-
-def _stateless(ordered: OrderedGraph) -> frozenset[str]:
-    return frozenset(name for name, node in ordered.nodes.items() if isinstance(node, nir.Threshold))
+            return run_on(run, client)
+    except WorkerFailed as failure:
+        say(f"{failure.message}: the graph is run again by a new one")
+    with closing(start()) as client:
+        return run_on(run, client)
 
 
 def run_network(

@@ -22,7 +22,7 @@ from lava.utils.weightutils import SignMode
 from scipy.sparse import block_diag, csr_matrix, hstack, vstack
 
 from simulators.lava.processes.tap import SpikeTap, port_name, tap_model
-from simulators.lava.rasters import split_layers
+from simulators.lava.rasters import play_window, split_layers
 from spikerl_deploy.loihi import BIAS_EXP_MAX, BIAS_MANT_MAX, IntegerLayer, bias_columns
 
 Weights = np.ndarray | csr_matrix
@@ -55,7 +55,6 @@ class StockNetwork:
         models = {Injector: PyLoihiInjectorModel, SpikeTap: tap_model(len(layers))}
         self.config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
         self.condition = RunSteps(self.window, blocking=False)
-        self.silence = np.zeros(self.n_in * batch + self.constants)
         self.injector.create_runtime(run_cfg=self.config)
 
     def _connection(self, layer: IntegerLayer, bias: np.ndarray, always_on: int) -> Dense | Sparse:
@@ -91,16 +90,10 @@ class StockNetwork:
 
     def infer(self, spikes: np.ndarray) -> list[np.ndarray]:
         """Rasters [B, T, n] of every layer for input spikes [B, T, n_in], all booleans."""
-        # The run is started first: the injector's buffer is finite, and a long window would fill it.
-        self.injector.run(condition=self.condition, run_cfg=self.config)
-        constant = np.ones((self.time_steps, self.constants))
-        drive = np.concatenate([spikes.swapaxes(0, 1).reshape(self.time_steps, -1), constant], axis=1)
-        for row in drive:
-            self.injector.send(row)
-        for _ in range(self.window - self.time_steps):
-            self.injector.send(self.silence)
-        rasters = self.tap.receive().astype(bool)
-        self.injector.wait()
+        drive = np.zeros((self.window, self.n_in * self.batch + self.constants))
+        drive[: self.time_steps, : -self.constants] = spikes.swapaxes(0, 1).reshape(self.time_steps, -1)
+        drive[: self.time_steps, -self.constants :] = 1.0
+        rasters = play_window(self.injector, self.tap, self.condition, self.config, drive)
         return split_layers(rasters, self.sizes, self.outputs, self.batch)
 
     def close(self) -> None:

@@ -88,7 +88,7 @@ def import_popsan(
     """Import a checkpoint of PopSAN or SpikeRL as a whole policy: encoder, core, decoder, normalisation."""
     from exporters.importers.popsan import VARIANCE_EPSILON, PopsanConstants
     from exporters.importers.popsan import import_popsan as read
-    from spikerl_deploy.environments import environment_spec, make_environment
+    from spikerl_deploy.environments import spec_of
 
     if (stats is None) != unnormalised:
         raise SpikerlError(
@@ -96,11 +96,7 @@ def import_popsan(
             "give --stats MEAN_VAR.p that training wrote, or --unnormalised for a policy of raw observations",
         )
     _check_target(out, force, dry_run)
-    environment = make_environment(env)
-    try:
-        spec = environment_spec(environment, env)
-    finally:
-        environment.close()
+    spec = spec_of(env)
     constants = PopsanConstants(
         time_steps, current_decay, voltage_decay, v_threshold, coding.value, encoder_threshold, clip,
         VARIANCE_EPSILON if epsilon is None else epsilon,

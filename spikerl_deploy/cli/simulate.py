@@ -139,7 +139,7 @@ def _make_backends(names: list[str], options: dict[str, Any]) -> list[Backend]:
 
 def _load(policy_file: Path, env: str | None) -> tuple[Policy, str, float | None]:
     """The policy, its environment and that environment's control step, with everything that must fit checked."""
-    from spikerl_deploy.environments import check_fits, environment_spec, make_environment
+    from spikerl_deploy.environments import fitting_spec
     from spikerl_deploy.policy_file import load_policy
 
     policy = load_policy(policy_file)
@@ -147,13 +147,7 @@ def _load(policy_file: Path, env: str | None) -> tuple[Policy, str, float | None
     if env_id is None:
         raise SpikerlError(f"'{policy_file}' names no environment and carries no encoder: it is a core alone",
                            "export it from a training run: spikerl export RUN --to nir")  # fmt: skip
-    made = make_environment(env_id)
-    try:
-        spec = environment_spec(made, env_id)
-    finally:
-        made.close()
-    check_fits(policy, env_id, spec)
-    return policy, env_id, spec.control_step
+    return policy, env_id, fitting_spec(policy, env_id).control_step
 
 
 def _plan(

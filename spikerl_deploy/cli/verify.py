@@ -162,7 +162,7 @@ def _again(policy_file: Path, row: str, given: dict[str, Any]) -> str:
 
 def _load(policy_file: Path, env: str | None) -> tuple[Policy, str]:
     """The policy, which fits its environment, and that environment's id."""
-    from spikerl_deploy.environments import check_fits, environment_spec, make_environment
+    from spikerl_deploy.environments import fitting_spec
     from spikerl_deploy.policy_file import load_policy
 
     policy = load_policy(policy_file)
@@ -171,11 +171,7 @@ def _load(policy_file: Path, env: str | None) -> tuple[Policy, str]:
         raise SpikerlError(
             f"'{policy_file}' names no environment to record observations in", "name one: --env HalfCheetah-v5"
         )
-    made = make_environment(env_id)
-    try:
-        check_fits(policy, env_id, environment_spec(made, env_id))
-    finally:
-        made.close()
+    fitting_spec(policy, env_id)
     return policy, env_id
 
 

@@ -17,10 +17,11 @@ from support import naive_core, quantized_policy, random_layers, random_policy, 
 
 from simulators.conformance import compare_sessions
 from simulators.fixed import FixedBackend
+from simulators.graph_run import float_run, integer_run
 from simulators.lava.backend import LavaBackend
 from simulators.lava.client import WorkerClient
 from simulators.lava.float_backend import LavaFloatBackend
-from simulators.lava.graph_client import float_run, integer_run
+from simulators.lava.graph_client import run_on
 from simulators.protocol import GraphRecord
 from simulators.registry import make_backend
 from simulators.rollout import rollout
@@ -116,7 +117,7 @@ def neurons_of(case: Case) -> list[str]:
 @fuzz(10)
 @given(case=graph_cases())
 def test_random_graphs_mean_in_lava_what_nir_defines(worker: WorkerClient, case: Case) -> None:
-    record = float_run(case.graph, case.spikes, case.dt, neurons_of(case)).on(worker, shared=True)
+    record = run_on(float_run(case.graph, case.spikes, case.dt, neurons_of(case)), worker, shared=True)
     same(record, case)
 
 
@@ -126,7 +127,7 @@ def test_lava_and_fixed_give_the_same_record_of_random_graphs(worker: WorkerClie
     names, fixed = neurons_of(case), FixedBackend(rounding=True)
     expected = fixed.run_graph(case.graph, case.spikes, case.dt, names)
     run = integer_run(case.graph, case.spikes, case.dt, names, rounding=True)
-    record = run.on(worker, shared=True)
+    record = run_on(run, worker, shared=True)
     assert run.rounded == fixed.rounded
     for ours, theirs in ((record.spikes, expected.spikes), (record.voltages, expected.voltages)):
         assert ours.keys() == theirs.keys()
@@ -167,7 +168,7 @@ def test_a_backend_runs_a_graph_from_file_to_record_in_a_worker_of_its_own(name:
 
 def test_floats_take_any_numbers_and_integers_only_spikes(worker: WorkerClient) -> None:
     values = np.array([[1.5, -0.5], [2.0, 4.25]])
-    record = float_run(counter(), values, DT, ["count"]).on(worker, shared=True)
+    record = run_on(float_run(counter(), values, DT, ["count"]), worker, shared=True)
     np.testing.assert_allclose(record.voltages["count"], [[1.5, -0.5], [-1, -1]])
     with pytest.raises(SpikerlError, match="0 and 1"):
         integer_run(counter(), values, DT)
@@ -217,9 +218,9 @@ def test_a_voltage_that_clips_unrecorded_is_refused_as_by_fixed(worker: WorkerCl
     with pytest.raises(SpikerlError, match="'held': its voltage leaves the chip's 24 bits at time step 1") as fixed:
         FixedBackend().run_graph(graph, spikes, DT)
     with pytest.raises(SpikerlError) as refused:
-        integer_run(graph, spikes, DT, ["before"]).on(worker, shared=True)
+        run_on(integer_run(graph, spikes, DT, ["before"]), worker, shared=True)
     assert refused.value.message == fixed.value.message
-    assert not float_run(graph, spikes, DT).on(worker, shared=True).output.any()
+    assert not run_on(float_run(graph, spikes, DT), worker, shared=True).output.any()
 
 
 def test_a_policys_own_integers_clip_in_lava_as_on_the_chip(worker: WorkerClient) -> None:
@@ -229,7 +230,7 @@ def test_a_policys_own_integers_clip_in_lava_as_on_the_chip(worker: WorkerClient
     first = replace(first, weight=np.full_like(first.weight, -256), weight_exp=7, dv=0)
     spikes, given = np.ones((9, policy.n_in), dtype=bool), (first, *others)
     run = integer_run(policy_to_graph(policy), spikes, policy.dt, ["lif1"], integers=given)
-    found = run.on(worker, shared=True).voltages["lif1"]
+    found = run_on(run, worker, shared=True).voltages["lif1"]
     expected = FixedBackend().run_graph(policy_to_graph(policy), spikes, policy.dt, ["lif1"], given)
     np.testing.assert_array_equal(found, expected.voltages["lif1"])
 

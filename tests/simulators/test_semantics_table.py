@@ -15,8 +15,9 @@ import pytest
 from nir_definition import run_definition
 from support import ROOT
 
-from simulators.lava import graph_client
+from simulators import graph_run
 from simulators.lava.client import WorkerClient
+from simulators.lava.graph_client import run_on
 from simulators.protocol import Backend, GraphRecord
 from simulators.registry import BUILT_IN, backend_class, make_backend
 from spikerl_deploy.errors import SpikerlError
@@ -247,8 +248,8 @@ def ran(name: str, case: Case, request: pytest.FixtureRequest) -> GraphRecord:
     """The case on a backend, as its `run_graph` does it; Lava's graphs share a worker."""
     arguments = (case.graph(), case.inputs(), case.dt, case.record)
     if name in ("lava", "lava-float"):
-        prepare = graph_client.integer_run if name == "lava" else graph_client.float_run
-        return prepare(*arguments).on(request.getfixturevalue("lava_worker"), shared=True)
+        prepare = graph_run.integer_run if name == "lava" else graph_run.float_run
+        return run_on(prepare(*arguments), request.getfixturevalue("lava_worker"), shared=True)
     backend = make_backend(name)
     state = backend.availability()
     if not state.ready:
