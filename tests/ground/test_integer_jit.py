@@ -86,7 +86,7 @@ def test_a_clipped_voltage_comes_up_from_the_limit() -> None:
     spikes = np.zeros((1, 3, 837), bool)
     spikes[0, :2, :320] = spikes[0, 2, 320:] = True
     assert CompiledLayer(layer)(spikes).ravel().tolist() == reference(layer, spikes).ravel().tolist()
-    # Where the voltage is kept by 3/4 it spikes from the limit (2.1 million), and would not from beyond it (1.7 million).
+    # Where 3/4 of a voltage is kept, it spikes from the limit (2.1 million), and would not from beyond it (1.7).
     layer = IntegerLayer(weight, np.zeros(1), 0, 4095, 1024, 29_687, 1.0)
     assert can_compile(layer, 3)
     assert CompiledLayer(layer)(spikes).ravel().tolist() == [False, False, True]
