@@ -47,7 +47,7 @@ def rendering_environment(env_id: str) -> gymnasium.Env[Any, Any]:
 def prepare_view(env: gymnasium.Env[Any, Any]) -> None:
     """Make a MuJoCo environment that has been reset follow the robot, and draw without shadows and reflections.
 
-    These take three quarters of the time where there is no GPU. Gymnasium 1.4 leaves a model's tracking camera unused,
+    These take most of the time where there is no GPU. Gymnasium 1.4 leaves a model's tracking camera unused,
     so that a fast robot runs out of the picture.
     """
     renderer = getattr(env.unwrapped, "mujoco_renderer", None)

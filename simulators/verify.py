@@ -1,7 +1,7 @@
 """Holds backends against a reference on the same observations: spike for spike, action for action, return for return.
 
-The reference of a quantized policy is its integers (`fixed`), that of a float policy `torch`. docs/verify.md gives the
-measurements behind the tolerances.
+The reference of a quantized policy is its integers (`fixed`), that of a float policy `torch`. docs/verify.md says
+what the tolerances are chosen by.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Tolerance:
 
 
 EXACT = Tolerance(0.0, 0.0, exact=True)
-# Sums in another order: at most 4e-6 was seen. One output spike may then move an action by a tenth of its range.
+# Sums in another order. One output spike may then move an action by a tenth of its range.
 FLOAT_SUMS = Tolerance(1e-4, 0.25)
-# Floats against integers that truncate: at most 1.9e-3 was seen, where rounding to 8 bits gives 3e-2 and more.
+# Floats against integers that truncate; far below what rounding to 8 bits changes.
 TRUNCATION = Tolerance(5e-3, 0.25)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # What a reader can raise at a graph that it does not take; they have no error type of their own.
 READER_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
-NODES_MAX = 1000  # the time of nirtorch's reader grows with the cube of them: 13 s for 600
+NODES_MAX = 1000  # the time of nirtorch's reader grows much faster than their number
 
 
 class ForeignBackend(Backend):
