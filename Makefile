@@ -35,6 +35,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/spikerl backends install lava
 	@for name in norse spikingjelly; do $(BIN)/spikerl backends install $$name \
 	  || echo "$$name could not be installed: what needs it is skipped"; done
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps neurobench==2.3.0 \
+	  || echo "neurobench could not be installed: the tests that count against it are skipped"
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null \
+	  || echo "no Chromium here: the tests of report.html in a browser are skipped; on Debian: apt-get install chromium"
 	touch $@
 
 demo: $(READY)
