@@ -16,6 +16,7 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.policy import Policy
 
+SMALL = 4096  # spikes that are summed fastest as they are
 Exactness = Literal["integer", "float"]
 Counts = NDArray[np.int32]
 
@@ -200,10 +201,14 @@ class IntegerBackend(Backend):
 
 def counts_of(rasters: tuple[Spikes, ...], keep: bool) -> SpikeRecord:
     """Record of full rasters [B, T, n], which are kept or dropped after counting."""
-    return SpikeRecord(tuple(map(_count, rasters)), rasters if keep else None)
+    return SpikeRecord(tuple(map(count_spikes, rasters)), rasters if keep else None)
 
 
-def _count(raster: Spikes) -> Counts:
+def count_spikes(raster: Spikes) -> Counts:
+    """Spikes of each neuron over the time steps of a raster [B, T, n]: [B, n]."""
+    if raster.size <= SMALL:
+        few: Counts = np.add.reduce(raster, 1, np.int32)
+        return few
     narrow = np.uint8 if raster.shape[1] < 256 else np.int32  # sums of bytes are much faster, if they can hold T
     counts: Counts = raster.view(np.uint8).sum(axis=1, dtype=narrow).astype(np.int32)
     return counts

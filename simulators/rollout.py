@@ -18,6 +18,8 @@ from spikerl_deploy.environments import check_fits, environment_error, environme
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.policy import Float, Policy
 
+BYTE_MAX = 255  # calls of the backend whose input spikes a byte can count
+
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
@@ -25,7 +27,7 @@ class Rollout:
 
     Attributes:
         seeds, returns, lengths: one an episode; undiscounted returns, lengths in control steps, of what was played.
-        spike_totals: for the input and each layer [n], spikes of each neuron over all control steps.
+        episode_spikes: for the input and each layer [E, n], spikes of each neuron in each episode.
         infer_seconds: wall time of each call of the backend, which serves up to `batch` episodes.
         observations: [M, obs_dim], as the environment gave them, of the first M control steps, if they were recorded.
         inputs: [N, B, T, n_in] spikes fed to the backend in its first N calls, if they were recorded.
@@ -35,7 +37,7 @@ class Rollout:
     seeds: tuple[int, ...]
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
-    spike_totals: tuple[NDArray[np.int64], ...]
+    episode_spikes: tuple[NDArray[np.int64], ...]
     infer_seconds: NDArray[np.float64]
     batch: int
     wall_seconds: float
@@ -47,6 +49,11 @@ class Rollout:
     def control_steps(self) -> int:
         """Control steps of all episodes together."""
         return sum(self.lengths)
+
+    @property
+    def spike_totals(self) -> tuple[NDArray[np.int64], ...]:
+        """For the input and each layer [n], spikes of each neuron over all control steps."""
+        return tuple(spikes.sum(axis=0) for spikes in self.episode_spikes)
 
 
 def rollout(
@@ -132,7 +139,11 @@ class _Play:
         self.waiting: Iterator[int] = iter(range(len(seeds)))
         self.batch = np.zeros(session.input_shape, dtype=bool)
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=int)
-        self.totals = [np.zeros(size, dtype=np.int64) for size in session.policy.sizes]
+        sizes = session.policy.sizes
+        # Spikes of each slot's episode so far; `arrived` are those of the input not yet in `counted_inputs`.
+        self.counted_inputs, *self.counted_layers = (np.zeros((session.batch, n), dtype=np.int32) for n in sizes)
+        self.arrived, self.bytes = np.zeros(session.input_shape, dtype=np.uint8), self.batch.view(np.uint8)
+        self.episode_spikes = tuple(np.zeros((len(seeds), size), dtype=np.int64) for size in sizes)
         self.seconds: list[float] = []
 
     def run(
@@ -147,11 +158,13 @@ class _Play:
             finished += self._step(active)
             if progress is not None:
                 progress(int(self.lengths.sum()), finished)
+        for slot in self.slots:
+            self._keep_spikes(slot)  # of episodes that the limit cut short
         return Rollout(
             tuple(self.seeds),
             tuple(self.returns.tolist()),
             tuple(self.lengths.tolist()),
-            tuple(self.totals),
+            self.episode_spikes,
             np.array(self.seconds),
             self.session.batch,
             time.perf_counter() - started,
@@ -201,9 +214,7 @@ class _Play:
         before = time.perf_counter()
         spikes = self.session.infer(batch, rasters=wanted)
         self.seconds.append(time.perf_counter() - before)
-        self.totals[0] += np.add.reduce(batch[rows], axis=(0, 1))
-        for total, count in zip(self.totals[1:], spikes.counts, strict=True):
-            total += np.add.reduce(count[rows], axis=0)
+        self._count(spikes.counts)
         actions = choose_actions(policy, spikes.output_counts[rows])
         if not math.isfinite(actions.sum()):
             self._check_finite("action", actions, episodes)
@@ -231,8 +242,30 @@ class _Play:
                 observer.observe(step)
         done = [slot for slot, *ends in zip(slots, terminated, truncated, strict=True) if any(ends)]
         for slot in done:
+            self._keep_spikes(slot)
             self._start(slot)
         return len(done)
+
+    def _count(self, counts: Sequence[Counts]) -> None:
+        """Count the spikes of a control step for every slot, whether it runs or not: `_keep_spikes` sorts that out."""
+        self.arrived += self.bytes  # neurons and time steps apart, for a while: faster than their sum in every step
+        if len(self.seconds) % BYTE_MAX == 0:
+            self._count_inputs()
+        for counted, count in zip(self.counted_layers, counts, strict=True):
+            counted += count
+
+    def _count_inputs(self) -> None:
+        self.counted_inputs += self.arrived.sum(axis=1, dtype=np.int32)
+        self.arrived.fill(0)
+
+    def _keep_spikes(self, slot: _Slot) -> None:
+        """Book what was counted in the slot to its episode, if there is one, and count from 0 again."""
+        self._count_inputs()
+        row = self.slots.index(slot)
+        for spikes, counted in zip(self.episode_spikes, (self.counted_inputs, *self.counted_layers), strict=True):
+            if slot.running:
+                spikes[slot.episode] += counted[row]
+            counted[row] = 0
 
     def _when(self, episode: int) -> str:
         return f"after {self.lengths[episode]} control steps of seed {self.seeds[episode]}"

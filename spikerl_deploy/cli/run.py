@@ -49,6 +49,9 @@ def run(
             metavar="NODE", help="Record a node's spikes and voltages, as NODE.spikes and NODE.v; repeatable."
         ),
     ] = None,
+    count: Annotated[
+        bool, typer.Option("--count", help="Count synaptic operations and neuron updates, connection by connection.")
+    ] = False,
     rounding: Annotated[
         bool, typer.Option("--round", help="Round what has no exact integers, and report by how much.")
     ] = False,
@@ -62,6 +65,7 @@ def run(
 ) -> None:
     """Run a NIR graph by forward Euler on a backend; docs/semantics.md says what each node does where."""
     from simulators.graph_files import write_record
+    from spikerl_deploy.cli.run_count import count_record, make_plan
     from spikerl_deploy.files import check_targets
 
     options = {
@@ -74,6 +78,8 @@ def run(
     if dry_run:  # run_graph finds the same out, before it runs anything
         with _hinted(HINT):
             chosen.check_graph(graph, dt, integers)
+    with _hinted(HINT):
+        plan = make_plan(chosen, ordered, rounding, integers) if count else None
     document: dict[str, Any] = {
         "schema": "spikerl.run/1",
         "graph": str(graph_file),
@@ -88,10 +94,14 @@ def run(
         "output_spikes": None,
         "recorded": dict.fromkeys(names),
         "rounding": None,
+        "operations": None,
     }
     if not dry_run:
         with _hinted(HINT):
-            result = chosen.run_graph(graph, spikes, dt, names, integers)
+            recorded = names if plan is None else tuple(dict.fromkeys((*names, *plan.spiking)))
+            result = chosen.run_graph(graph, spikes, dt, recorded, integers)
+        if plan is not None:
+            result, document["operations"] = count_record(plan, spikes, result, names)
         document |= _results(result, names, getattr(chosen, "rounded", None) if rounding else None)
         write_record(result, out, force)
     if output is Format.json:
@@ -189,6 +199,8 @@ def _extremes(name: str, values: NDArray[Any] | None) -> tuple[float | None, flo
 
 
 def _print(document: dict[str, Any]) -> None:
+    from spikerl_deploy.cli.run_count import print_operations
+
     done = document["file"] is not None
     lines = [
         f"{'ran' if done else 'would run'} {document['graph']} on {document['backend']}: {document['time_steps']} time "
@@ -204,3 +216,5 @@ def _print(document: dict[str, Any]) -> None:
     lines += [f"{name}: rounded by at most {error:.2%}" for name, error in (document["rounding"] or {}).items()]
     for line in lines:
         console().print(line, soft_wrap=True)
+    if document["operations"] is not None:
+        print_operations(document["operations"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,7 @@ def test_the_summary_is_the_same_for_humans_and_machines(recurrent: Path) -> Non
         "output_spikes": 3,
         "recorded": {"lif": {"spikes": 3, "v_min": 0.0, "v_max": 0.0}},
         "rounding": None,
+        "operations": None,
     }
     shown = run_here(*arguments, cwd=recurrent)
     assert shown.stdout.splitlines() == [
@@ -164,6 +166,97 @@ def test_the_summary_is_the_same_for_humans_and_machines(recurrent: Path) -> Non
         "lif: 3 spikes, v from 0 to 0",
     ]
     assert shown.stderr == "result: out.npz\n"
+
+
+def test_operations_are_counted_and_shown(recurrent: Path) -> None:
+    """It spikes in the time steps 1, 2 and 3; the last spike would come back in a fifth."""
+    arguments = ("run", "g.nir", "--input", "s.npz", "--dt", "1e-4", "-o", "out.npz", "--count", "--force")
+    for backend in ("torch", "fixed"):
+        done = run_here(*arguments, "--backend", backend, "--format", "json", cwd=recurrent)
+        operations = json.loads(done.stdout)["operations"]
+        assert operations["unit"] == "whole run: all time steps together"
+        assert operations["connections"] == [
+            {
+                "source": source, "target": "lif", "delay": delay, "n_in": 1, "n_out": 1, "synapses": 1, "weights": 1,
+                "input_events": events, "effective_acs": events, "effective_macs": 0, "dense": 4,
+            }
+            for source, delay, events in (("in", 0, 1), ("lif", 1, 2))
+        ]  # fmt: skip
+        assert operations["populations"] == [
+            {
+                "name": "lif", "neurons": 1, "spikes": 3, "updates_active": 3, "updates_inactive": 1,
+                "activation_sparsity": 0.25,
+            }
+        ]  # fmt: skip
+        assert operations["total"] == {
+            "synaptic_operations": 3, "synapses": 2, "weights": 2, "effective_acs": 3, "effective_macs": 0, "dense": 8,
+            "spikes": 3, "updates_active": 3, "updates_inactive": 1,
+        }  # fmt: skip
+    shown = run_here(*arguments, cwd=recurrent).stdout.splitlines()
+    assert [line.split() for line in shown[2:]] == [
+        ["connection", "synapses", "events", "in", "ACs", "MACs", "dense"],
+        ["in", "->", "lif", "1", "1", "1", "0", "4"],
+        ["lif", "->", "lif,", "1", "late", "1", "2", "2", "0", "4"],
+        ["total", "2", "3", "0", "8"],
+        "3 synaptic operations, 3 spikes, 4 neuron updates in 4 time steps".split(),
+    ]
+
+
+def test_what_is_recorded_for_the_count_alone_is_not_written(recurrent: Path) -> None:
+    counted = run_graph(recurrent, "--count")
+    assert set(counted) == {"output"}
+    assert set(run_graph(recurrent, "--count", "--record", "lif")) == {"output", "lif.spikes", "lif.v"}
+
+
+def test_numbers_other_than_spikes_count_as_multiplications(recurrent: Path) -> None:
+    np.savez(recurrent / "s.npz", spikes=np.array([[0.5], [1.0], [0.0], [-2.0]]))
+    arguments = ("run", "g.nir", "--input", "s.npz", "--dt", "1e-4", "-o", "out.npz", "--count", "--format", "json")
+    first = json.loads(run_here(*arguments, cwd=recurrent).stdout)["operations"]["connections"][0]
+    assert (first["effective_acs"], first["effective_macs"]) == (1, 2)
+
+
+def test_a_policy_counts_the_synapses_of_its_integers(tmp_path: Path) -> None:
+    """Three bits leave zeros, which the floats of this file do not share."""
+    policy = quantized_policy(bits=3)
+    policy = replace(policy, layers=[replace(layer, weight=np.ones_like(layer.weight)) for layer in policy.layers])
+    save_policy(policy, tmp_path / "p.nir")
+    spikes = random_spikes(0, (policy.time_steps, policy.n_in))
+    np.savez(tmp_path / "s.npz", spikes=spikes)
+    with FixedBackend().open(policy) as session:
+        rasters = session.infer(spikes[None], rasters=True).rasters
+    expected = [
+        int(sum(np.count_nonzero(layer.weight[:, source]) for _, source in np.argwhere(raster)))
+        for layer, raster in zip(policy.integers, (spikes, rasters[0][0], rasters[1][0]), strict=True)
+    ]
+    done = run_here(
+        *("run", "p.nir", "--input", "s.npz", "-o", "out.npz", "--backend", "fixed", "--count", "--format", "json"),
+        cwd=tmp_path,
+    )
+    operations = json.loads(done.stdout)["operations"]
+    assert [row["effective_acs"] for row in operations["connections"]] == expected
+    assert operations["total"]["dense"] == sum(layer.weight.size for layer in policy.integers) * policy.time_steps
+    assert operations["total"]["synapses"] < operations["total"]["weights"]
+
+
+def test_a_graph_that_cannot_be_counted_is_refused_before_it_runs(recurrent: Path) -> None:
+    one = vector(1, 1.0)
+    li = nir.LI(tau=2 * DT * one, r=2 * one, v_leak=0 * one)
+    write_chain(
+        recurrent / "li.nir", **{"in": nir.Input(np.array([1])), "li": li, "lif": lif(1)}, out=nir.Output(np.array([1]))
+    )
+    arguments = ("run", "li.nir", "--input", "s.npz", "--dt", "1e-4", "-o", "out.npz")
+    for dry in ((), ("--dry-run",)):
+        assert_error(run_here(*arguments, "--count", *dry, cwd=recurrent), "'li'", hint="leave --count out")
+    assert not (recurrent / "out.npz").exists()
+    assert run_here(*arguments, cwd=recurrent).returncode == 0
+
+
+def test_a_count_of_integers_that_there_are_not_asks_for_rounding(recurrent: Path) -> None:
+    node = nir.LIF(*(vector(1, v) for v in (3.7 * DT, 3.7, 0.0, 1.0)))
+    write_chain(recurrent / "n.nir", **{"in": nir.Input(np.array([1])), "n": node}, out=nir.Output(np.array([1])))
+    arguments = ("run", "n.nir", "--input", "s.npz", "--dt", "1e-4", "-o", "out.npz", "--backend", "fixed", "--count")
+    assert_error(run_here(*arguments, cwd=recurrent), "'n'", hint="--round")
+    assert run_here(*arguments, "--round", cwd=recurrent).returncode == 0
 
 
 def test_a_dry_run_checks_and_writes_nothing(recurrent: Path) -> None:

@@ -11,6 +11,7 @@ from support import overflowing_policy, quantized_policy, random_policy
 
 from exporters.quantize import quantize
 from simulators.fixed import FixedBackend
+from simulators.observers import ControlStep
 from simulators.recording import record_observations
 from simulators.rollout import choose_actions, rollout
 from simulators.torch_backend import TorchBackend
@@ -65,6 +66,46 @@ def test_totals_count_the_spikes_of_running_episodes_only() -> None:
     assert len(result.infer_seconds) == len(result.inputs)
     assert result.control_steps == sum(result.lengths)
     assert sum(total.size for total in result.spike_totals) == sum(policy.sizes)
+
+
+class SeenSpikes:
+    """An observer that adds up every episode's rasters: a sum of its own for `episode_spikes`."""
+
+    def __init__(self, episodes: int, sizes: tuple[int, ...]) -> None:
+        self.seen = [np.zeros((episodes, size), dtype=int) for size in sizes]
+
+    def wants_rasters(self, episodes: object) -> bool:
+        return True
+
+    def observe(self, step: ControlStep) -> None:
+        for seen, raster in zip(self.seen, (step.inputs, *step.rasters), strict=True):
+            for episode, row in zip(step.episodes, step.slots, strict=True):
+                seen[episode] += raster[row].sum(axis=0)
+
+
+@pytest.mark.parametrize("limit", [None, 37])
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_spikes_are_counted_for_each_episode(batch: int, limit: int | None) -> None:
+    policy = quantized_policy()
+    watcher = SeenSpikes(5, policy.sizes)
+    with FixedBackend().open(policy, batch) as session:
+        result = rollout(session, ENV, range(5), observers=[watcher], limit=limit)
+    assert result.control_steps > 8
+    for counted, seen in zip(result.episode_spikes, watcher.seen, strict=True):
+        np.testing.assert_array_equal(counted, seen)
+    assert all(total.any() for total in result.spike_totals)
+
+
+def test_more_control_steps_than_a_byte_holds_are_counted() -> None:
+    """In its time step, some input spikes nearly always."""
+    policy = quantized_policy(obs_dim=17, act_dim=6, action_bound=1.0, env_id="HalfCheetah-v5")
+    watcher = SeenSpikes(2, policy.sizes)
+    with FixedBackend().open(policy, 2) as session:
+        result = rollout(session, "HalfCheetah-v5", [0, 1], observers=[watcher], limit=1200)
+    assert result.lengths == (600, 600)
+    assert watcher.seen[0].max() > 256 * policy.time_steps
+    for counted, seen in zip(result.episode_spikes, watcher.seen, strict=True):
+        np.testing.assert_array_equal(counted, seen)
 
 
 def test_progress_ends_at_the_whole() -> None:
