@@ -1,132 +1,127 @@
-"""Modelled energy of an inference from counted spikes, with the constants of data/energy.toml.
+"""Modelled energy of an inference: the policy on every target under every model, its rivals, and its break-even.
 
-Every figure is an estimate and a lower bound: operations, updates and spikes alone, at constants that their
-sources give for a chip, without what EXCLUSIONS lists.
+Every figure is an estimate and a lower bound: constants that their sources give, without what EXCLUSIONS lists.
 """
 
 from __future__ import annotations
 
-import tomllib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from spikerl_deploy.break_even import break_even, sweep
+from spikerl_deploy.chips import load_chip_file
+from spikerl_deploy.energy_baselines import baselines
+from spikerl_deploy.energy_constants import CHIP_NAMES, EnergyChip, EnergyChips, built_in_energy
+from spikerl_deploy.energy_figures import figure
+from spikerl_deploy.energy_models import MODELS, Model
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.workload import Workload
 
-PICOJOULES_PER_MICROJOULE = 1e6
+__all__ = ["EXCLUSIONS", "HEADLINE", "EnergyChips", "estimate_energy", "load_energy_chips"]
+HEADLINE = "loihi1/chip-dynamic"
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
+BASELINE_NAME = re.compile(r"(ann|snn)-.*|(fp|int)\d+")  # with their prefixes, ids of figures stay apart
 EXCLUSIONS = (
     "encoder and decoder on the host",
-    "input and output of the chip",
+    "input and output of the chip, and a chip's own host processor",
     "barrier synchronisation between time steps",
     "spike routing beyond one tile",
+    "static power, except in chip-total",
     "training",
+    "making the hardware",
 )
 
 
-@dataclass(frozen=True)
-class Activity:
-    """Mean activity of one control step (one inference).
+def load_energy_chips(extra: Path | None = None) -> EnergyChips:
+    """The built-in energy constants, and those of a user's chip file beside them.
 
-    Attributes:
-        spikes: of the input and of each layer. neurons: of each layer.
-        synaptic_operations: of each layer, one for each spike crossing one non-zero synapse; biases excluded.
-        dense_macs: of each layer and time step, all weights.
-        time_steps: T. overhead_steps: further time steps of the pipeline, one a layer.
+    Raises:
+        SpikerlError: the file cannot be read, breaks the schema, states no energy, or names a built-in chip.
     """
+    built_in = built_in_energy()
+    if extra is None:
+        return built_in
+    _, added = load_chip_file(extra)
+    if not added:
+        raise SpikerlError(f"'{extra}' states no energy, only limits", "docs/fit.md has the schema of [NAME.energy]")
+    for name in added:
+        if name in built_in.chips:
+            raise SpikerlError(f"'{extra}': energy of chip '{name}' is built in already", "give it another name")
+        if not NAME.fullmatch(name) or BASELINE_NAME.fullmatch(name):
+            raise SpikerlError(
+                f"'{extra}': '{name}' cannot name a figure: letters, digits, '_', '.' and '-', and no baseline's name",
+                "give the chip another name",
+            )
+    return EnergyChips(built_in.version, {**built_in.chips, **added})
 
-    spikes: tuple[float, ...]
-    neurons: tuple[int, ...]
-    synaptic_operations: tuple[float, ...]
-    dense_macs: tuple[int, ...]
-    time_steps: int
-    overhead_steps: int
 
-    @property
-    def activity(self) -> tuple[float, ...]:
-        """Spikes a neuron and time step, for each layer."""
-        return tuple(s / (n * self.time_steps) for s, n in zip(self.spikes[1:], self.neurons, strict=True))
-
-
-def measure_activity(
-    spike_totals: Sequence[NDArray[np.int64]],
-    weights: Sequence[NDArray[Any]],
-    control_steps: int,
-    time_steps: int,
-) -> Activity:
-    """Mean activity of a control step.
+def estimate_energy(workload: Workload, ann_sizes: Sequence[int], chips: EnergyChips) -> dict[str, Any]:
+    """Modelled energy of one inference, as report.json holds it (docs/report.md).
 
     Args:
-        spike_totals: for the input and each layer [n], spikes over all control steps.
-        weights: for each layer [n_out, n_in]; a zero is no synapse.
+        ann_sizes: layer sizes of the dense ANN of the same task: observation, hidden, action.
+
+    Raises:
+        SpikerlError: sizes that are those of no ANN.
     """
-    operations = [
-        float(total @ np.count_nonzero(weight, axis=0)) / control_steps
-        for total, weight in zip(spike_totals[:-1], weights, strict=True)
+    found = [
+        _figure(workload, chip, model)
+        for chip in chips.chips.values()
+        for model in MODELS
+        if model.holds(workload, chip)
     ]
-    return Activity(
-        spikes=tuple(float(total.sum()) / control_steps for total in spike_totals),
-        neurons=tuple(int(weight.shape[0]) for weight in weights),
-        synaptic_operations=tuple(operations),
-        dense_macs=tuple(int(weight.size) for weight in weights),
-        time_steps=time_steps,
-        overhead_steps=len(weights),
-    )
-
-
-@cache
-def constants() -> dict[str, Any]:
-    """The constants file."""
-    return tomllib.loads(files("spikerl_deploy").joinpath("data/energy.toml").read_text(encoding="utf-8"))
-
-
-def estimate_energy(activity: Activity, control_step_seconds: float | None) -> dict[str, Any]:
-    """Modelled energy of one inference under each set of constants, low and high beside each other.
-
-    Args:
-        control_step_seconds: simulated time between inferences, for the chip's leakage; None if unknown.
-
-    Returns:
-        A JSON-ready document; every figure has value, unit, kind, constants' kind and source.
-    """
-    table = constants()
-    figures = [_chip(table[name], name, activity) for name in ("loihi1-davies", "loihi1-sanafe")]
-    if control_step_seconds is not None:
-        static = table["loihi1-static"]
-        value = static["power"]["value"] * 1e3 * control_step_seconds  # mW over s, in microjoules
-        figures.append(_figure(static, "loihi1-static", value, "leakage over one control step at the control rate"))
-    macs = sum(activity.dense_macs) * activity.time_steps
-    for name in ("gpu-floor", "gpu-2015"):
-        value = macs * table[name]["multiply_accumulate"]["value"] / PICOJOULES_PER_MICROJOULE
-        what = f"the same spiking policy as {macs} dense multiply-accumulates"
-        figures.append(_figure(table[name], name, value, what))
-    return {"constants_version": table["version"], "figures": figures, "exclusions": list(EXCLUSIONS)}
-
-
-def _chip(chip: dict[str, Any], name: str, activity: Activity) -> dict[str, Any]:
-    """Dynamic energy: operations, updates of every neuron in every step, and spikes."""
-    fired = sum(activity.spikes[1:])
-    updates = sum(activity.neurons) * (activity.time_steps + activity.overhead_steps)
-    picojoules = (
-        sum(activity.synaptic_operations) * chip["synaptic_operation"]["value"]
-        + (updates - fired) * chip["neuron_update"]["value"]
-        + fired * chip["neuron_update_active"]["value"]
-        + fired * chip["spike"]["value"]
-    )
-    return _figure(chip, name, picojoules / PICOJOULES_PER_MICROJOULE, "dynamic energy of the core on the chip")
-
-
-def _figure(entry: dict[str, Any], name: str, value: float, what: str) -> dict[str, Any]:
     return {
-        "name": name,
-        "title": entry["title"],
-        "what": what,
-        "value": value,
+        "constants_version": chips.version,
         "unit": "uJ per inference",
-        "kind": "modelled",
-        "constants_kind": entry["kind"],
-        "source": entry["source"],
-        "note": entry["note"],
+        "models": [{"model": each.name, "title": each.title, "what": each.what} for each in _distinct_models()],
+        "figures": found,
+        "baselines": baselines(workload, ann_sizes, chips),
+        "break_even": break_even(workload, ann_sizes, chips),
+        "sweep": sweep(workload, ann_sizes, chips),
+        "references": [each for chip in chips.chips.values() for each in _references(chip)],
+        "headline": {"id": HEADLINE},
+        "exclusions": list(EXCLUSIONS),
     }
+
+
+def _distinct_models() -> list[Model]:
+    """One a name: a chip's synaptic operation and an addition are the same model."""
+    return list({model.name: model for model in reversed(MODELS)}.values())[::-1]
+
+
+def _figure(workload: Workload, chip: EnergyChip, model: Model) -> dict[str, Any]:
+    notes = [chip.note] if chip.note else []
+    if model.name.startswith("chip-"):
+        absent = [name for name in CHIP_NAMES if name not in chip.constants and name != "neuron_update_active"]
+        if absent:
+            notes.append(f"not published and left out: {', '.join(absent)}")
+    return figure(
+        chip.name,
+        chip.title,
+        model.name,
+        model.what,
+        model.energy(workload, chip),
+        control_step_s=workload.control_step_s,
+        constants=chip.values(*model.uses),
+        licence=chip.licence,
+        note="; ".join(notes),
+    )
+
+
+def _references(chip: EnergyChip) -> list[dict[str, Any]]:
+    return [
+        {
+            "target": chip.name,
+            "title": chip.title,
+            "what": each.what,
+            "value": each.value,
+            "spread": each.spread,
+            "unit": each.unit,
+            "kind": each.kind,
+            "source": each.source,
+            "note": each.note,
+        }
+        for each in chip.references
+    ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from spikerl_deploy.fit import Check, FitReport
 
 LIST_HINT = "spikerl fit --list"
+CHIP_FILE_HINT = "docs/fit.md has the schema of [NAME.limits]"
 WORD = {True: "fits", False: "exceeds", None: "not checked"}
 
 
@@ -42,12 +43,14 @@ def fit(
 
     chips = load_chips(chip_file)
     if list_chips:
-        _list(chips, output)
+        _list({name: each for name, each in chips.items() if each.limits}, output)
         return
     if chip is None:
         raise SpikerlError("no chip was named", f"--chip NAME, one of: {', '.join(sorted(chips))}")
     if chip not in chips:
         raise unknown("chip", chip, chips, LIST_HINT)
+    if not chips[chip].limits:
+        raise SpikerlError(f"chip '{chip}' of '{chip_file}' states energy alone, no limits to check", CHIP_FILE_HINT)
     if source is None:
         raise SpikerlError("no policy was given", SOURCE_HINT)
     from spikerl_deploy.fit import check_fit

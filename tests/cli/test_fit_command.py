@@ -84,6 +84,17 @@ def test_a_chip_of_ones_own(policy: Path, tmp_path: Path) -> None:
     assert_error(done, 2, "'lab.toml': lab.limits.output_neurons.value = -9 must be positive", "docs/fit.md")
 
 
+def test_a_chip_that_states_energy_alone_has_no_limits_to_check(policy: Path, tmp_path: Path) -> None:
+    number = '{ value = 2, unit = "pJ", kind = "measured", source = "notes" }'
+    sources = '[watt.sources]\nnotes = { name = "notes 2025", kind = "secondary" }\n'
+    energy = f'[watt]\ntitle = "Watt"\n{sources}[watt.energy]\nsynaptic_operation = {number}\n'
+    (tmp_path / "lab.toml").write_text(energy)
+    done = run_here("fit", str(policy), "--chip", "watt", "--chip-file", "lab.toml", cwd=tmp_path)
+    assert_error(done, 2, "chip 'watt' of 'lab.toml' states energy alone, no limits to check", "docs/fit.md")
+    listed = run_here("fit", "--list", "--chip-file", "lab.toml", cwd=tmp_path)
+    assert listed.returncode == 0 and "Watt" not in listed.stdout and "loihi1" in listed.stdout
+
+
 def test_the_list_names_chips_and_sources() -> None:
     done = run_cli("fit", "--list")
     assert done.returncode == 0
