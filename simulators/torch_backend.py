@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import nir
@@ -17,6 +17,7 @@ from spikerl_deploy.policy import Policy
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from spikerl_deploy.nir_order import OrderedGraph
 
@@ -24,32 +25,55 @@ DEVICES = ("auto", "cpu", "cuda")
 WEIGHTS = ("trained", "graph")
 
 
+def core_function(policy: Policy, device: torch.device, bf16: bool) -> Callable[[Tensor], list[Tensor]]:
+    """The float core in torch, through the function that training uses.
+
+    The function returned takes input spikes [T, B, n_in] (0 or 1) and gives those of every layer, float32 [T, B, n].
+    With `bf16`, weights, biases and synaptic input are BF16, the neurons' states float32, as under autocast.
+    """
+    import torch
+
+    from training.lif import lif_sequence
+    from training.surrogate import make_surrogate
+
+    slope, dtype = make_surrogate("rectangular", 0.5), torch.bfloat16 if bf16 else torch.float32
+    layers = [
+        (torch.tensor(layer.weight, device=device).to(dtype), torch.tensor(layer.bias, device=device).to(dtype), layer)
+        for layer in policy.layers
+    ]
+
+    def core(spikes: Tensor) -> list[Tensor]:
+        outputs = []
+        for weight, bias, layer in layers:
+            drive = torch.nn.functional.linear(spikes.to(dtype), weight, bias)
+            spikes = lif_sequence(drive, layer.current_decay, layer.voltage_decay, layer.v_threshold, slope)
+            outputs.append(spikes)
+        return outputs
+
+    return core
+
+
+def as_cuda_graph(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The function, for CUDA and always one shape, replayed as a CUDA graph; its value is valid until the next call."""
+    from training.graphs import GraphedForward
+
+    return GraphedForward(function)
+
+
 class TorchSession(Session):
-    """The float core in torch, without gradients, through the function that training uses."""
+    """The float core in torch, without gradients."""
 
     def __init__(self, policy: Policy, batch: int, device: torch.device, bf16: bool) -> None:
-        import torch
-
-        from training.lif import lif_sequence
-        from training.surrogate import make_surrogate
-
         super().__init__(policy, batch)
-        self._torch, self._lif, self._slope = torch, lif_sequence, make_surrogate("rectangular", 0.5)
-        self.device, self.bf16 = device, bf16
-        self.layers = [
-            (torch.tensor(layer.weight, device=device), torch.tensor(layer.bias, device=device), layer)
-            for layer in policy.layers
-        ]
+        self.device = device
+        self._core = core_function(policy, device, bf16)
 
     def _infer(self, spikes: Spikes, rasters: bool) -> SpikeRecord:
-        torch = self._torch
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            current = torch.from_numpy(np.ascontiguousarray(spikes.swapaxes(0, 1))).to(self.device).float()
-            outputs = []
-            for weight, bias, layer in self.layers:
-                drive = torch.nn.functional.linear(current, weight, bias)
-                current = self._lif(drive, layer.current_decay, layer.voltage_decay, layer.v_threshold, self._slope)
-                outputs.append((current > 0).cpu().numpy().swapaxes(0, 1))
+        import torch
+
+        with torch.inference_mode():
+            current = torch.from_numpy(np.ascontiguousarray(spikes.swapaxes(0, 1))).to(self.device)
+            outputs = [(layer > 0).cpu().numpy().swapaxes(0, 1) for layer in self._core(current)]
         return counts_of(tuple(outputs), rasters)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
@@ -11,14 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.carbon import JOULES_PER_KWH, STALE_S, Latest, energy_mix, start_codecarbon
+from spikerl_deploy.errors import SpikerlError
 
 SCHEMA = "spikerl.emissions/1"
 SECTIONS = ("setup", "collecting", "updating", "evaluating", "saving")
-JOULES_PER_KWH = 3.6e6
 INTERVAL_S = 15.0  # between measurements; RAPL's counter wraps after minutes, so a run is no single interval
-UNSCHEDULED_S = 1e8  # CodeCarbon's own timer never fires: it takes no lock, so a flush beside it would count twice
-STALE_S = 0.06  # CodeCarbon skips a measurement that follows the last one by less than 50 ms
 DIVISION = (
     f"the energy between two measurements, at most about {INTERVAL_S:.0f} s apart, goes to the sections by their share "
     "of the wall time between them; power within such an interval is taken as even, so sections that alternate "
@@ -113,33 +110,30 @@ def divide(joule: float, seconds: Mapping[str, float]) -> dict[str, float]:
     return {name: joule * part / whole for name, part in seconds.items()}
 
 
-class _Latest:
-    """An output of CodeCarbon that keeps the figures of the last flush; there are no live ones, and no tasks."""
-
-    data: Any = None
-
-    def out(self, total: Any, delta: Any) -> None:
-        self.data = total
-
-    def exit(self) -> None: ...
-
-
 class CarbonTracker:
-    """Tracks the whole machine while a run lasts; switched off, it keeps the time of the sections only.
+    """Tracks the whole machine while a run lasts; switched off, it keeps the time of the sections only."""
 
-    The offline tracker is used always: the online one, without a network, silently assumes a country.
-    """
+    def __init__(
+        self,
+        enabled: bool,
+        country: str,
+        earlier: dict[str, Any] | None = None,
+        carbon_intensity: float | None = None,
+    ) -> None:
+        """Start tracking.
 
-    def __init__(self, enabled: bool, country: str, earlier: dict[str, Any] | None = None) -> None:
-        """Args: `earlier` are the totals of the same run before it was resumed, as `totals` gave them."""
-        self.country = country
+        Args:
+            country: ISO 3166 alpha-3. carbon_intensity: g CO2eq/kWh instead of the country's mean.
+            earlier: totals of the same run before it was resumed, as `totals` gave them; they keep their intensity.
+        """
+        self.country, self.carbon_intensity = country, carbon_intensity
         self._earlier = Totals.read(earlier) if earlier is not None else Totals()
         self._document: dict[str, Any] | None = None
         self._tracker: Any = None
-        self._latest, self._measuring, self._stopping = _Latest(), threading.Lock(), threading.Event()
+        self._latest, self._measuring, self._stopping = Latest(), threading.Lock(), threading.Event()
         self._joule, self._divided_s, self._divided_joule = _no_sections(), _no_sections(), 0.0
         if enabled:
-            self._tracker = _start_codecarbon(country, self._latest)
+            self._tracker = start_codecarbon(country, self._latest, carbon_intensity)
         self._clock = SectionClock()
         if enabled:
             self._measure()  # the first one loads tables; later ones take about a millisecond
@@ -195,29 +189,12 @@ class CarbonTracker:
             about = {
                 "source": f"CodeCarbon {data.codecarbon_version}, offline",
                 "country": self.country,
+                "carbon_intensity": "" if self.carbon_intensity is None else repr(self.carbon_intensity),
                 "cpu_model": data.cpu_model or "",
                 "gpu_model": data.gpu_model or "",
             }
             parts, kg = _components(data), data.emissions
             return self._earlier + Totals(seconds, self._joule, parts, data.duration, 0.0, kg, about)
-
-
-def _start_codecarbon(country: str, output: _Latest) -> Any:
-    from codecarbon import OfflineEmissionsTracker
-
-    _check_country(country)
-    logging.getLogger("codecarbon").setLevel(logging.ERROR)
-    tracker = OfflineEmissionsTracker(
-        country_iso_code=country,
-        output_methods=[],
-        output_handlers=[output],
-        api_call_interval=-1,
-        measure_power_secs=UNSCHEDULED_S,
-        log_level="error",
-        allow_multiple_runs=True,
-    )
-    tracker.start()
-    return tracker
 
 
 def _components(data: Any) -> dict[str, Component]:
@@ -265,35 +242,20 @@ def _document(totals: Totals) -> dict[str, Any]:
         "division": DIVISION,
         "emissions_kg_co2eq": totals.emissions_kg,
         "emissions_kind": "modelled",
-        "carbon_intensity": _carbon_intensity(totals.emissions_kg / total * JOULES_PER_KWH * 1e3, about["country"]),
+        "carbon_intensity": _carbon_intensity(totals.emissions_kg / total * JOULES_PER_KWH * 1e3, about),
         "country": about["country"],
         "cpu_model": about["cpu_model"],
         "gpu_model": about["gpu_model"],
     }
 
 
-def _energy_mix() -> dict[str, dict[str, Any]]:
-    from codecarbon.input import DataSource
-
-    mix: dict[str, dict[str, Any]] = DataSource().get_global_energy_mix_data()
-    return mix
-
-
-def _carbon_intensity(grams: float, country: str) -> dict[str, Any]:
-    """What CodeCarbon multiplied the energy by: the country's mean, unless its own configuration says otherwise."""
-    mix = _energy_mix().get(country, {})
-    source = "CodeCarbon, by the user's configuration of it or over several countries"
-    if math.isclose(grams, mix.get("carbon_intensity") or math.nan, rel_tol=1e-3):
+def _carbon_intensity(grams: float, about: Mapping[str, str]) -> dict[str, Any]:
+    """What the energy was multiplied by, and who said so: the user, or CodeCarbon with the country's mean."""
+    country, given = about["country"], about.get("carbon_intensity")
+    mix = energy_mix().get(country, {})
+    source = "CodeCarbon, by the user's configuration of it; or the mean of a resumed run's several intensities"
+    if given and math.isclose(grams, float(given), rel_tol=1e-3):
+        grams, source = float(given), "given by the user (setting carbon_intensity)"
+    elif not given and math.isclose(grams, mix.get("carbon_intensity") or math.nan, rel_tol=1e-3):
         source = f"CodeCarbon's global_energy_mix.json: mean of {country} in {mix['year']}"
     return {"value": grams, "unit": "g CO2eq/kWh", "kind": "modelled", "source": source}
-
-
-def _check_country(code: str) -> None:
-    """Refuse a country that CodeCarbon has no carbon intensity for; it would take another figure, and go on.
-
-    Raises:
-        SpikerlError: the code is unknown.
-    """
-    known = _energy_mix()
-    if code not in known:
-        raise unknown("country", code, known, "ISO 3166 alpha-3, such as --set country=FRA")

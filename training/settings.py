@@ -102,6 +102,9 @@ class Settings:
     tensorboard: bool = _setting(True, "write TensorBoard event files")
     carbon: bool = _setting(True, "track energy and carbon with CodeCarbon, offline")
     country: str = _setting("USA", "ISO 3166 alpha-3 code whose carbon intensity CodeCarbon assumes")
+    carbon_intensity: float | None = _setting(
+        None, "carbon intensity of the electricity in g CO2eq/kWh; none: the mean of the country", kind=float
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -142,6 +145,10 @@ class Settings:
         enough = self.synaptic_norm == "none" or self.batch_size * self.time_steps > 1
         _require("batch_size", self.batch_size, enough, "with one time step is too few for synaptic_norm 'batch'")
         _require("threads", self.threads, self.threads <= MAX_THREADS, f"must be at most {MAX_THREADS}")
+        grams = self.carbon_intensity
+        _require(
+            "carbon_intensity", grams, grams is None or grams > 0, "must be positive, or none for the country's mean"
+        )
         for name in ("hidden", "critic_hidden"):
             sizes = getattr(self, name)
             _require(name, sizes, len(sizes) > 0 and min(sizes) > 0, "must be a list of positive sizes")

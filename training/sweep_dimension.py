@@ -17,7 +17,7 @@ MEASURE = ("env", "steps", "seed", "seeds", "stop_return", "eval_every", "eval_e
 # where a trial runs and what it keeps; a sweep may go on elsewhere
 MACHINE = (
     *("device", "threads", "env_workers", "compile", "cuda_graphs", "dist_backend"),
-    *("tensorboard", "carbon", "country", "checkpoint_every", "save_replay"),
+    *("tensorboard", "carbon", "country", "carbon_intensity", "checkpoint_every", "save_replay"),
 )
 KINDS = {item.name: item.metadata["kind"] for item in fields(Settings)}
 

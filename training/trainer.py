@@ -151,7 +151,8 @@ class Trainer:
             self.lock.take()
         state = read_state(self.out, self.group.rank) if self.resume else None
         # before anything is written: it refuses a country that it does not know
-        self.carbon = CarbonTracker(s.carbon and self.first, s.country, state["carbon"] if state else None)
+        earlier = state["carbon"] if state else None
+        self.carbon = CarbonTracker(s.carbon and self.first, s.country, earlier, s.carbon_intensity)
         if self.first and self.resume:
             remove_half_written(self.out)
         elif self.first:

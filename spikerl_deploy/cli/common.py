@@ -96,10 +96,24 @@ def read_source(source: Path) -> tuple[Policy, Path]:
     if source.suffix == ".pt":
         from training.checkpoint import policy_of
 
-        return policy_of(source), source
+        return _with_training_energy(policy_of(source), source), source
     from spikerl_deploy.policy_file import load_policy
 
     return load_policy(source), source
+
+
+def _with_training_energy(policy: Policy, checkpoint: Path) -> Policy:
+    """Put the energy of the checkpoint's run into the provenance; without it the policy is as good."""
+    from dataclasses import replace
+
+    from spikerl_deploy.carbon import read_training_energy
+
+    try:
+        energy = read_training_energy(checkpoint, int(policy.provenance["settings"].get("seeds", 1)))
+    except SpikerlError as error:
+        say(f"no energy of training goes into the provenance: {error.message}")
+        return policy
+    return replace(policy, provenance=policy.provenance | {"training_energy": energy}) if energy else policy
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]

@@ -7,12 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from training_support import tiny
 
 import training.carbon
+from spikerl_deploy.carbon import emissions_kg, read_training_energy, training_energy
+from spikerl_deploy.cli.common import read_source
 from spikerl_deploy.errors import SpikerlError
 from training.carbon import SECTIONS, CarbonTracker
+from training.settings import from_sources
+from training.trainer import Trainer
 
 
 def test_switched_off_it_is_inert_and_does_not_import_codecarbon() -> None:
@@ -58,6 +64,126 @@ def test_an_intensity_set_in_codecarbons_own_configuration_is_not_called_the_cou
     monkeypatch.setenv("CODECARBON_FORCE_CARBON_INTENSITY_G_CO2E_KWH", "10")
     intensity = CarbonTracker(True, "FRA").stop()["carbon_intensity"]
     assert intensity["value"] == pytest.approx(10) and "configuration" in intensity["source"]
+
+
+def used_intensity(figures: dict[str, Any]) -> float:
+    """g CO2eq/kWh out of emissions and energy."""
+    return figures["emissions_kg_co2eq"] * 1e3 / (figures["total_energy_joule"] / 3.6e6)
+
+
+def test_an_intensity_given_by_the_user_replaces_the_countrys_and_the_energy_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CODECARBON_FORCE_CARBON_INTENSITY_G_CO2E_KWH", "10")  # a setting of the run goes before it
+    figures = CarbonTracker(True, "POL", carbon_intensity=123.5).stop()
+    assert used_intensity(figures) == pytest.approx(123.5)
+    intensity = figures["carbon_intensity"]
+    assert intensity["value"] == pytest.approx(123.5) and "given by the user" in intensity["source"]
+    watts = figures["total_energy_joule"] / figures["duration_s"]
+    assert 0.01 < watts < 1e5
+
+
+def resumed(before: float | None, after: float | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures of the first part of a run by one intensity, and of the whole by another."""
+    first = CarbonTracker(True, "FRA", carbon_intensity=before)
+    spend(first, updating=0.2)
+    stored = json.loads(json.dumps(first.totals(), allow_nan=False))
+    first.stop()
+    second = CarbonTracker(True, "FRA", stored, after)
+    spend(second, updating=0.2)
+    return stored, second.stop()
+
+
+def test_a_resumed_run_keeps_the_intensity_of_each_part_and_reports_the_mean_as_such() -> None:
+    stored, figures = resumed(100.0, 900.0)
+    first = sum(stored["joule"].values())
+    expected = (first * 100 + (figures["total_energy_joule"] - first) * 900) / 3.6e6 / 1e3
+    assert figures["emissions_kg_co2eq"] == pytest.approx(expected, rel=1e-3)
+    intensity = figures["carbon_intensity"]
+    assert 100 < intensity["value"] < 900 and "resumed" in intensity["source"]
+    assert "given by the user" not in intensity["source"]
+
+
+@pytest.mark.parametrize(("given", "source"), [(250.0, "given by the user"), (None, "mean of FRA")])
+def test_a_run_resumed_with_its_own_intensity_names_it(given: float | None, source: str) -> None:
+    _, figures = resumed(given, given)
+    assert source in figures["carbon_intensity"]["source"]
+    assert given is None or used_intensity(figures) == pytest.approx(given, rel=1e-3)
+
+
+def test_totals_stored_before_there_was_such_a_setting_are_read() -> None:
+    first = CarbonTracker(True, "FRA")
+    spend(first, updating=0.1)
+    stored = first.totals()
+    first.stop()
+    del stored["about"]["carbon_intensity"]
+    assert "mean of FRA" in CarbonTracker(False, "FRA", stored).stop()["carbon_intensity"]["source"]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "lots", "true"])
+def test_an_intensity_that_is_no_positive_number_is_refused_by_name(value: str) -> None:
+    with pytest.raises(SpikerlError, match="setting 'carbon_intensity' = "):
+        from_sources(assignments=[f"carbon_intensity={value}"])
+
+
+def test_the_intensity_is_a_setting_that_none_unsets() -> None:
+    given = from_sources(assignments=["carbon_intensity=56.5"])
+    assert given.carbon_intensity == 56.5 and "carbon_intensity = 56.5" in given.to_toml()
+    assert from_sources(assignments=["carbon_intensity=none"]) == from_sources()
+
+
+def test_a_run_writes_emissions_by_the_intensity_that_was_set(tmp_path: Path) -> None:
+    settings = tiny(steps=60, start_steps=30, eval_every=60, eval_episodes=1, carbon=True, carbon_intensity=500.0)
+    Trainer(settings, tmp_path / "run", quiet=True).run()
+    figures = json.loads((tmp_path / "run" / "emissions.json").read_text())
+    assert (
+        used_intensity(figures) == pytest.approx(500) and "given by the user" in figures["carbon_intensity"]["source"]
+    )
+    policy, _ = read_source(tmp_path / "run")
+    energy = training_energy({"origin": {"origin": policy.provenance}})  # as after two exports
+    assert energy == {
+        "joule": figures["total_energy_joule"],
+        "kind": figures["total_energy_kind"],
+        "kg_co2eq": figures["emissions_kg_co2eq"],
+        "intensity": {name: figures["carbon_intensity"][name] for name in ("value", "unit", "source")},
+        "seeds": 1,
+    }
+    assert energy["kg_co2eq"] == pytest.approx(emissions_kg(energy["joule"], 500))
+    assert training_energy({"origin": None}) is training_energy(None) is None
+    (tmp_path / "run" / "emissions.json").write_text("{")  # damaged: the policy is as good without
+    assert "training_energy" not in read_source(tmp_path / "run")[0].provenance
+
+
+def emissions(folder: Path, **changes: Any) -> None:
+    document = {
+        "tracked": True, "total_energy_joule": 10.0, "total_energy_kind": "modelled", "emissions_kg_co2eq": 0.001,
+        "carbon_intensity": {"value": 360.0, "unit": "g CO2eq/kWh", "kind": "modelled", "source": "there"},
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "emissions.json").write_text(json.dumps(document | changes))
+
+
+def test_several_seeds_share_the_energy_of_their_run_and_say_so(tmp_path: Path) -> None:
+    emissions(tmp_path / "run")
+    checkpoint = tmp_path / "run" / "seed-3" / "checkpoints" / "best.pt"
+    found = read_training_energy(checkpoint, 4)
+    assert found is not None and (found["joule"], found["seeds"]) == (10.0, 4)
+    assert read_training_energy(checkpoint, 1) is None  # a run of one seed has it beside its checkpoints
+    assert read_training_energy(tmp_path / "run" / "best.pt", 4) is None  # a copy is of no run
+
+
+@pytest.mark.parametrize(
+    "changes", [{"total_energy_joule": float("nan")}, {"carbon_intensity": None}, {"emissions_kg_co2eq": "much"}]
+)
+def test_damaged_emissions_are_an_error_with_the_files_name(tmp_path: Path, changes: dict[str, Any]) -> None:
+    emissions(tmp_path, **changes)
+    with pytest.raises(SpikerlError, match=r"emissions.json' cannot be read"):
+        read_training_energy(tmp_path / "checkpoints" / "best.pt", 1)
+
+
+def test_an_untracked_run_gives_no_energy(tmp_path: Path) -> None:
+    emissions(tmp_path, tracked=False)
+    assert read_training_energy(tmp_path / "checkpoints" / "best.pt", 1) is None
 
 
 def test_the_cpu_counts_as_measured_where_codecarbon_reads_rapl_and_only_there() -> None:
