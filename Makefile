@@ -7,7 +7,7 @@ DEMO := out/demo
 # Training, Lava and the tests are many small operations: one thread a process is fastest on shared cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test soak fuzz lint format bench bench-training bench-quantization bench-verify bench-gpu double-pendulum clean
+.PHONY: help install demo test soak fuzz lint format bench bench-training bench-quantization bench-verify bench-energy bench-gpu double-pendulum half-cheetah clean
 
 help:
 	@echo "make demo     train a small policy, export it, run it on Lava, print the comparison"
@@ -17,7 +17,9 @@ help:
 	@echo "make bench    timings of every backend and of training, as JSON in benchmarks/results"
 	@echo "make bench-quantization  what quantization costs a HalfCheetah policy, by bits and method"
 	@echo "make bench-verify  a HalfCheetah policy on every backend, spike for spike"
-	@echo "make bench-gpu  timings of training on a CUDA GPU"
+	@echo "make bench-energy  energy of inference of a HalfCheetah policy on this machine's CPU, and what counting costs"
+	@echo "make bench-gpu  timings of training, and energy of inference, on a CUDA GPU"
+	@echo "make half-cheetah  the report of a trained HalfCheetah policy on Lava, in out/half-cheetah/report"
 	@echo "make soak     the longer tests"
 	@echo "make fuzz     the property tests with many more examples: drawn NIR graphs, networks on Lava"
 
@@ -88,9 +90,27 @@ bench-verify: $(READY)
 	$(BIN)/spikerl verify out/half-cheetah-8-bit.nir --steps 500 --episodes 1 --seed 0 \
 	  -o benchmarks/results/verify.json --force
 
+CHEETAH := benchmarks/policies/half-cheetah.nir
+
+bench-energy: $(READY)
+	$(BIN)/spikerl measure $(CHEETAH) --device cpu --batch 1 --batch 64 --bf16 \
+	  -o benchmarks/results/inference-energy-cpu.json --force
+	@mkdir -p out
+	$(BIN)/spikerl export $(CHEETAH) --to nir --bits 8 -o out/half-cheetah-8-bit.nir --force
+	$(BIN)/python -m benchmarks.counting --out benchmarks/results/counting.json
+
 # Needs a torch with CUDA: install it into .venv in the place of the pinned one, which has none.
 bench-gpu: $(READY)
 	$(BIN)/python -m benchmarks.training --device cuda --out benchmarks/results/training-cuda.json
+	$(BIN)/spikerl measure $(CHEETAH) --device cuda --batch 1 --batch 1024 --bf16 \
+	  -o benchmarks/results/inference-energy-cuda.json --force
+
+half-cheetah: $(READY)
+	$(BIN)/spikerl export $(CHEETAH) --to nir --bits 8 -o out/half-cheetah/policy.nir --force
+	$(BIN)/spikerl simulate out/half-cheetah/policy.nir --backend lava --compare torch --episodes 10 --parallel 10 \
+	  --seed 0 -o out/half-cheetah/deployed --force
+	$(BIN)/spikerl report out/half-cheetah/deployed benchmarks/results/verify.json \
+	  benchmarks/results/inference-energy-cpu.json --svg -o out/half-cheetah/report --force
 
 double-pendulum: $(READY)
 	$(BIN)/spikerl train --recipe inverted-double-pendulum --seed 0 --out out/double-pendulum/run --force

@@ -52,6 +52,11 @@ def compare_paired(returns: Sequence[float], baseline: Sequence[float]) -> Paire
     )
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Percentile-bootstrap interval of the mean of values [N], by the resamples of `compare_paired`."""
+    return compare_paired(values, [0.0] * len(values)).difference_interval
+
+
 def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
     tail = (1.0 - CONFIDENCE) / 2 * 100
     low, high = np.percentile(values, [tail, 100 - tail])

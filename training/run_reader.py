@@ -50,7 +50,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. `steps` are those of all its seeds together; the seeds of a run advance side by side."""
+    """A run folder. `steps` are those of all its seeds together; the seeds of a run advance side by side.
+
+    `evaluations` is the mean over seeds of `curves`, which has one a seed.
+    """
 
     folder: Path
     settings: Mapping[str, Any]
@@ -63,6 +66,7 @@ class Run:
     energy: Energy | None
     manifest: Mapping[str, Any]
     files: Sequence[Path]
+    curves: Sequence[Sequence[Evaluation]]
 
     @property
     def finished(self) -> bool:
@@ -113,6 +117,7 @@ def read_run(folder: Path) -> Run:
         _energy(folder / "emissions.json", emissions),
         manifest,
         tuple(read),
+        tuple(curve.evaluations for curve in curves),
     )
 
 

@@ -16,13 +16,16 @@ import typer
 from spikerl_deploy._version import __version__
 from spikerl_deploy.cli import (
     backends,
+    check,
     compare_runs,
     doctor,
     export,
     fit,
     import_policy,
     inspect,
+    measure,
     quantize,
+    report,
     run,
     simulate,
     sweep,
@@ -49,6 +52,9 @@ app.command("export")(export.export)
 app.command("simulate")(simulate.simulate)
 app.command("run")(run.run)
 app.command("verify")(verify.verify)
+app.command("measure")(measure.measure)
+app.command("report")(report.report)
+app.command("check")(check.check)
 app.command("fit")(fit.fit)
 app.command("inspect")(inspect.inspect)
 app.command("compare-runs")(compare_runs.compare_runs)

@@ -52,7 +52,7 @@ def simulate(
         str | None, typer.Option(help="Another environment than the policy's.", autocompletion=complete_environment)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder that takes report.json and summary.png.")
+        Path | None, typer.Option("-o", "--out", help="Folder that takes report.json, report.html and the plots.")
     ] = None,
     record: Annotated[
         Path | None, typer.Option(help="File (.npz) that takes all observations, spikes, actions and rewards.")
@@ -68,6 +68,7 @@ def simulate(
     min_retention: Annotated[
         float | None, typer.Option(help="Exit 1 if mean return / baseline's mean return is below this.")
     ] = None,
+    chip_file: Annotated[Path | None, typer.Option(help="TOML file with energy constants of your own chips.")] = None,
     device: DeviceOption = "auto",
     bf16: Annotated[bool, typer.Option("--bf16", help="Run the torch backend in BF16.")] = False,
     no_install: NoInstallOption = False,
@@ -80,8 +81,9 @@ def simulate(
     """Run a policy in closed loop on a backend, with the same seeds on a baseline."""
     from simulators.compare import report_document
     from simulators.perturb import parse_perturbation
-    from simulators.plots import RASTER_STEPS
     from simulators.rollout import rollout
+    from simulators.traces import TRACE_STEPS
+    from spikerl_deploy.energy import load_energy_chips
 
     if compare == backend:
         raise SpikerlError(f"--compare {compare} is the backend itself", "compare with torch, the policy as trained")
@@ -98,6 +100,7 @@ def simulate(
         "device": device, "bf16": bf16, "timeout": worker_timeout, "install": not no_install, "wheel": wheel,
     }  # fmt: skip
     backends = _make_backends([name for name in (backend, compare) if name is not None], options)
+    chips = load_energy_chips(chip_file)
     policy, env_id, control_step = _load(policy_file, env)
     for one in backends:
         one.check(policy)
@@ -115,8 +118,8 @@ def simulate(
         applied = perturbation if one in perturbed else None
         observers = [recorder] if recorder is not None and one is backends[0] else []
         with one.open(policy, parallel) as session, _progress(one.name, episodes) as show:
-            runs.append((one, rollout(session, env_id, seeds, show, RASTER_STEPS, 0, applied, observers)))
-    document = report_document(policy, policy_file, env_id, control_step, runs, stated)
+            runs.append((one, rollout(session, env_id, seeds, show, TRACE_STEPS, 0, applied, observers)))
+    document = report_document(policy, policy_file, env_id, control_step, runs, chips, stated)
     try:
         files.write(document, runs[0][1], recorder)
     finally:  # printed last, since the reader of a pipe may be gone
@@ -191,7 +194,7 @@ def _plan(
 def _check_retention(document: dict[str, Any], minimum: float | None) -> None:
     if minimum is None:
         return
-    retention = document["comparison"]["retention"]
+    retention = document["deployments"][0]["comparison"]["retention"]
     if retention is None:
         raise CheckFailed("retention is undefined: the baseline's mean return is not positive", "compare differences")
     if retention < minimum:

@@ -14,15 +14,14 @@ if TYPE_CHECKING:
     from simulators.rollout import Rollout
     from spikerl_deploy.policy import Policy
 
-REPORT, PICTURE = "report.json", "summary.png"
-
 
 @dataclass(frozen=True)
 class SimulateFiles:
     """Where the results go, None where they do not.
 
     Attributes:
-        out: folder of report.json and summary.png. record: .npz of all episodes. video: .mp4 or .gif of the first.
+        out: folder of report.json, report.html and the plots. record: .npz of all episodes.
+        video: .mp4 or .gif of the first.
     """
 
     out: Path | None
@@ -32,6 +31,8 @@ class SimulateFiles:
 
     def document(self) -> dict[str, str | None]:
         """Paths as a plan states them."""
+        from spikerl_deploy.report.files import REPORT
+
         named = {"report": self.out and self.out / REPORT, "record": self.record, "video": self.video}
         return {name: str(path) if path is not None else None for name, path in named.items()}
 
@@ -43,12 +44,12 @@ class SimulateFiles:
                 video can be made here.
         """
         from spikerl_deploy.files import check_targets
+        from spikerl_deploy.report.files import check_report_folder, report_targets
 
         targets = [("--record", self.record), ("--video", self.video)]
         if self.out is not None:
-            if self.out.exists() and not self.out.is_dir():
-                raise SpikerlError(f"'{self.out}' is a file, a folder for the report was expected", "choose another -o")
-            targets = [("-o", self.out / name) for name in (REPORT, PICTURE)] + targets
+            check_report_folder(self.out, self.force)
+            targets = [*report_targets(self.out), *targets]
         if self.record is not None and self.record.suffix != ".npz":
             raise SpikerlError(f"'{self.record}' is no .npz", f"--record {self.record.with_suffix('.npz')}")
         given = [(flag, path) for flag, path in targets if path is not None]
@@ -74,19 +75,17 @@ class SimulateFiles:
         Args:
             document: the report. recorder: as given out, after the rollout.
         """
-        from spikerl_deploy.files import write_json
-
         if self.out is not None:
-            from simulators.plots import draw_summary
+            from spikerl_deploy.report.files import PAGE, write_report
 
-            write_json(self.out / REPORT, document, self.force)
-            draw_summary(document, deployed, self.out / PICTURE, self.force)
-            say(f"report: {self.out / REPORT}")
+            write_report(document, self.out, self.force)
+            say(f"report: {self.out / PAGE}")
         if recorder is None:
             return
-        name = document["backend"]
-        about = {key: document[key] for key in ("manifest", "policy", "environment", "backend")}
-        episodes = recorder.episodes(deployed.seeds, {**about, "runs": document["backends"][name]["runs"]})
+        (deployment,) = document["deployments"]
+        name = deployment["backend"]
+        about = {key: deployment[key] for key in ("manifest", "policy", "environment", "backend")}
+        episodes = recorder.episodes(deployed.seeds, {**about, "runs": deployment["backends"][name]["runs"]})
         if self.record is not None:
             from simulators.episodes import save_episodes
 
@@ -96,12 +95,12 @@ class SimulateFiles:
             from simulators.video import write_video
 
             say("video: drawing the first episode")
-            video = write_video(episodes, document["environment"]["id"], self.video, _title(document), self.force)
+            video = write_video(episodes, deployment["environment"]["id"], self.video, _title(deployment), self.force)
             say(f"video: {self.video}, {video.frames} frames, {float(video.frames * video.frame_seconds):.1f} s")
 
 
-def _title(document: dict[str, Any]) -> str:
-    policy, perturbation = document["policy"], document["environment"]["perturbation"]
+def _title(deployment: dict[str, Any]) -> str:
+    policy, perturbation = deployment["policy"], deployment["environment"]["perturbation"]
     sizes = "-".join(map(str, policy["sizes"]))
     bits = f", {policy['bits']}-bit" if policy["bits"] else ""
-    return f"{sizes}{bits} on {document['backend']}" + (f"; {perturbation['words']}" if perturbation else "")
+    return f"{sizes}{bits} on {deployment['backend']}" + (f"; {perturbation['words']}" if perturbation else "")

@@ -13,6 +13,7 @@ from support import quantized_policy, random_policy, run_cli, run_here
 
 from spikerl_deploy import __version__
 from spikerl_deploy.policy_file import save_policy
+from spikerl_deploy.report.document import read_report
 
 VERBS = [
     "train",
@@ -28,6 +29,9 @@ VERBS = [
     "backends",
     "run",
     "verify",
+    "measure",
+    "report",
+    "check",
 ]
 TINY = ["--set", "hidden=16", "--set", "critic_hidden=16", "--set", "carbon=false", "--set", "eval_episodes=2"]
 
@@ -157,9 +161,9 @@ def test_train_export_simulate_go_hand_in_hand(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert simulate.returncode == 0, simulate.stderr
-    document = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert json.loads(simulate.stdout) == document
-    assert (tmp_path / "report" / "summary.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(simulate.stdout) == read_report(tmp_path / "report")
+    (document,) = json.loads(simulate.stdout)["deployments"]
+    assert (tmp_path / "report" / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert document["environment"]["seeds"] == [7, 8]
     assert set(document["backends"]) == {"lava", "torch"}
     assert all(len(entry["returns"]) == 2 for entry in document["backends"].values())
@@ -177,7 +181,10 @@ def test_fixed_gives_the_returns_of_lava_and_json_is_all_of_stdout(policy: Path)
         run_cli("simulate", str(policy), "--backend", name, "--episodes", "3", "--parallel", "2", "--format", "json")
         for name in ("fixed", "lava")
     ]
-    returns = [json.loads(d.stdout)["backends"][n]["returns"] for d, n in zip(done, ("fixed", "lava"), strict=True)]
+    returns = [
+        json.loads(d.stdout)["deployments"][0]["backends"][n]["returns"]
+        for d, n in zip(done, ("fixed", "lava"), strict=True)
+    ]
     assert returns[0] == returns[1]
 
 

@@ -32,7 +32,7 @@ def test_the_three_words_run_as_the_readme_writes_them(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    (report,) = json.loads((tmp_path / "report" / "report.json").read_text())["deployments"]
     assert set(report["backends"]) == {"lava", "torch"}
     assert [len(entry["returns"]) for entry in report["backends"].values()] == [5, 5]
 

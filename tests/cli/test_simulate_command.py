@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,17 @@ from simulators.replay import replay
 from simulators.rollout import rollout
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.policy_file import save_policy
+from spikerl_deploy.report.document import read_report
 
 ENV = "InvertedPendulum-v5"
+CHIP = """
+[mine]
+title = "Mine"
+[mine.sources]
+own = { name = "measured on our bench", kind = "datasheet" }
+[mine.energy]
+synaptic_operation = { value = 1.0, unit = "pJ", kind = "measured", source = "own" }
+"""
 ON_FIXED = ["simulate", "p.nir", "--backend", "fixed", "--episodes", "3", "--seed", "4"]
 
 
@@ -27,6 +37,12 @@ ON_FIXED = ["simulate", "p.nir", "--backend", "fixed", "--episodes", "3", "--see
 def folder(tmp_path: Path) -> Path:
     save_policy(quantized_policy(), tmp_path / "p.nir")
     return tmp_path
+
+
+def deployment_of(text: str) -> dict[str, Any]:
+    """The one deployment of a report."""
+    (deployment,) = json.loads(text)["deployments"]
+    return deployment
 
 
 def played(perturbation: Perturbation | None) -> list[float]:
@@ -39,8 +55,8 @@ def test_a_perturbation_lands_in_the_report_and_applies_to_both(folder: Path) ->
     arguments = [*ON_FIXED, "--perturb", "noise=0.05,delay=1", "--perturb", "drop=0.2", "--format", "json"]
     done = run_here(*arguments, "--compare", "torch", "--device", "cpu", "-o", "report", cwd=folder)
     assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert json.loads((folder / "report" / "report.json").read_text()) == document
+    document = deployment_of(done.stdout)
+    assert read_report(folder / "report") == json.loads(done.stdout)
     assert document["environment"]["perturbation"] == {
         "noise": 0.05,
         "delay": 1,
@@ -52,16 +68,53 @@ def test_a_perturbation_lands_in_the_report_and_applies_to_both(folder: Path) ->
         "backends": ["fixed", "torch"],
     }
     assert document["backends"]["fixed"]["returns"] == played(setting) != played(None)
-    clean = json.loads(
+    clean = deployment_of(
         run_here(*ON_FIXED, "--compare", "torch", "--device", "cpu", "--format", "json", cwd=folder).stdout
     )
     assert clean["environment"]["perturbation"] is None
     assert clean["backends"]["torch"]["returns"] != document["backends"]["torch"]["returns"]
     arguments += ["--compare", "torch", "--device", "cpu", "--clean-baseline"]
-    against_clean = json.loads(run_here(*arguments, cwd=folder).stdout)
+    against_clean = deployment_of(run_here(*arguments, cwd=folder).stdout)
     assert against_clean["environment"]["perturbation"]["backends"] == ["fixed"]
     assert against_clean["backends"]["torch"]["returns"] == clean["backends"]["torch"]["returns"]
     assert against_clean["backends"]["fixed"]["returns"] == document["backends"]["fixed"]["returns"]
+
+
+def test_a_report_folder_holds_a_page_and_plots_and_is_not_overwritten(folder: Path) -> None:
+    done = run_here(*ON_FIXED, "-o", "report", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "report: report/report.html" in done.stderr
+    assert sorted(path.name for path in (folder / "report").iterdir()) == ["plots", "report.html", "report.json"]
+    plots = list((folder / "report" / "plots").iterdir())
+    assert plots and all(path.read_bytes().startswith(b"\x89PNG") for path in plots)
+    for name in ("report.json", "report.html"):
+        again = run_here(*ON_FIXED, "-o", "report", cwd=folder)
+        assert again.returncode == 2 and "not overwritten" in again.stderr and "running" not in again.stderr
+        (folder / "report" / name).unlink()
+    again = run_here(*ON_FIXED, "-o", "report", cwd=folder)
+    assert "'report/plots' exists and is not overwritten" in again.stderr and "running" not in again.stderr
+
+
+def test_constants_of_a_chip_file_come_beside_ours(folder: Path) -> None:
+    (folder / "mine.toml").write_text(CHIP)
+    done = run_here(*ON_FIXED, "--chip-file", "mine.toml", "--format", "json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    entry = deployment_of(done.stdout)["backends"]["fixed"]
+    figures = {figure["id"]: figure for figure in entry["energy"]["figures"]}
+    assert "loihi1/chip-dynamic" in figures
+    operations = entry["workload"]["per_inference"]["synaptic_operations"]
+    assert figures["mine/synops"]["high"] == pytest.approx(operations * 1e-6)
+    assert "measured on our bench" in figures["mine/synops"]["sources"][0]
+
+
+def test_the_terminal_shows_returns_operations_energy_and_where_it_breaks_even(folder: Path) -> None:
+    done = run_here(*ON_FIXED, "--compare", "torch", "--device", "cpu", cwd=folder)
+    text = " ".join(done.stdout.split())
+    for part in ("fixed against torch: retention", "3 seeds; 95% percentile bootstrap", "synaptic operations",
+                 "energy, uJ", "modelled", "loihi1/chip-dynamic: ", "break-even, ", "left out: encoder and decoder",
+                 "Warning: p.nir on fixed: 3 seeds"):  # fmt: skip
+        assert part in text
+    assert max(map(len, done.stdout.splitlines()[:10])) <= 100
 
 
 def test_the_human_report_says_that_it_was_perturbed(folder: Path) -> None:
@@ -113,6 +166,8 @@ def test_a_recording_is_data_for_quantize(folder: Path) -> None:
         (["--compare", "torch", "--min-retention", "nan"], "--min-retention nan is no number"),
         (["--compare", "torch", "--min-retention", "-inf"], "--min-retention -inf is no number"),
         (["--video", "v.avi"], "'v.avi' is neither .mp4 nor .gif"),
+        (["--chip-file", "none.toml"], "none.toml"),
+        (["-o", "p.nir"], "'p.nir' is a file, a folder for the report was expected"),
     ],
 )
 def test_what_would_fail_after_the_episodes_is_refused_before(folder: Path, arguments: list[str], message: str) -> None:
@@ -145,7 +200,7 @@ def test_a_report_is_printed_though_a_file_cannot_be_written(folder: Path, monke
 
     monkeypatch.setattr("simulators.episodes.save_episodes", fail)
     done = run_here(*ON_FIXED, "--record", "r.npz", "--format", "json", cwd=folder)
-    assert done.returncode == 2 and json.loads(done.stdout)["backend"] == "fixed"
+    assert done.returncode == 2 and deployment_of(done.stdout)["backend"] == "fixed"
 
 
 def test_names_and_paths_are_printed_as_they_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +229,7 @@ def test_a_video_of_the_first_episode_changes_no_return(folder: Path) -> None:
         pytest.skip(error.message)
     done = run_here(*ON_FIXED, "--perturb", "delay=2", "--video", "v.gif", "--format", "json", cwd=folder)
     assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    document = deployment_of(done.stdout)
     assert document["backends"]["fixed"]["returns"] == played(Perturbation(delay=2))
     image = Image.open(folder / "v.gif")
     assert image.n_frames == document["backends"]["fixed"]["lengths"][0] + 1

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from spikerl_deploy.statistics import compare_paired
+from spikerl_deploy.statistics import compare_paired, mean_interval
 
 
 def test_values_by_hand() -> None:
@@ -32,6 +32,14 @@ def test_the_interval_is_that_of_all_resamples() -> None:
     np.testing.assert_allclose(result.difference_interval, np.percentile(differences, [2.5, 97.5]), atol=0.26)
     assert result.retention_interval is not None
     np.testing.assert_allclose(result.retention_interval, np.percentile(ratios, [2.5, 97.5]), atol=0.05)
+
+
+def test_the_interval_of_a_mean_is_that_of_all_resamples() -> None:
+    values = np.array([3.0, 8.0, 4.0, 9.0])
+    index = np.array(list(itertools.product(range(4), repeat=4)))
+    expected = np.percentile(values[index].mean(axis=1), [2.5, 97.5])
+    np.testing.assert_allclose(mean_interval(values.tolist()), expected, atol=0.26)
+    assert mean_interval([7.0, 7.0]) == (7.0, 7.0)
 
 
 def test_retention_of_a_baseline_that_is_not_positive_is_undefined() -> None:

@@ -41,7 +41,7 @@ def test_it_is_listed_run_and_compared(distribution: Path, tmp_path: Path) -> No
         PYTHONPATH=str(distribution),
     )
     assert done.returncode == 0, done.stderr
-    backends = json.loads(done.stdout)["backends"]
+    backends = json.loads(done.stdout)["deployments"][0]["backends"]
     assert backends["toy"]["returns"] == backends["fixed"]["returns"]
 
 
