@@ -110,7 +110,8 @@ half-cheetah: $(READY)
 	$(BIN)/spikerl simulate out/half-cheetah/policy.nir --backend lava --compare torch --episodes 10 --parallel 10 \
 	  --seed 0 -o out/half-cheetah/deployed --force
 	$(BIN)/spikerl report out/half-cheetah/deployed benchmarks/results/verify.json \
-	  benchmarks/results/inference-energy-cpu.json --svg -o out/half-cheetah/report --force
+	  benchmarks/results/half-cheetah-training.json benchmarks/results/inference-energy-cpu.json \
+	  --svg -o out/half-cheetah/report --force
 
 double-pendulum: $(READY)
 	$(BIN)/spikerl train --recipe inverted-double-pendulum --seed 0 --out out/double-pendulum/run --force

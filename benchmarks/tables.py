@@ -126,6 +126,43 @@ def quantization_table(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+ENERGIES = (
+    "loihi1/synops", "loihi1/chip-dynamic", "loihi1/chip-total", "spinnaker2/chip-dynamic", "cmos45/memory-aware",
+    "ann-int3/memory-aware", "ann-fp32/memory-aware", "snn-h100/synops",
+)  # fmt: skip
+
+
+def energy_table(document: dict[str, Any]) -> str:
+    """Markdown of a report's energies: modelled ones of chips and of the dense ANN, and those of torch on this CPU."""
+    (deployment,) = document["deployments"]
+    energy = deployment["backends"][deployment["backend"]]["energy"]
+    figures = {figure["id"]: figure for figure in [*energy["figures"], *energy["baselines"]]}
+    models = {model["model"]: model["title"] for model in energy["models"]}
+    lines = ["| an inference of | model or meter | uJ | kind |", "| --- | --- | --- | --- |"]
+    for name in ENERGIES:
+        figure = figures[name]
+        constants = ", ".join(figure["constants_kind"])
+        cells = (figure["title"], models[figure["model"]], _span(figure["low"], figure["high"]))
+        lines.append(f"| {' | '.join(cells)} | {figure['kind']} ({constants}) |")
+    for row in (row for measurement in document["inference"] for row in measurement["rows"]):
+        total = row["energy_uj"]["total"]
+        what = f"{row['workload']}, torch on {row['device']}, {row['dtype']}, batch {row['batch']}"
+        lines.append(f"| {what} | {row['meter']} | {_span(total['low'], total['high'])} | {row['kind']} |")
+    own = next(line for line in energy["break_even"] if line["id"] == "cmos45/memory-aware")
+    verdict = {True: "it saves", False: "it does not save", None: "undecided"}[own["saves"]]
+    lines += [
+        "",
+        f"Firing rate {own['here']:.1%}; break-even against the quantized ANN, memory included, at "
+        f"{own['threshold_low']:.1%} to {own['threshold_high']:.1%}: **{verdict}**.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _span(low: float, high: float) -> str:
+    ends = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in (low, high)]
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
 def _kept(cell: dict[str, Any] | None) -> str:
     """Retention with its interval, and whether training was better than what it started from."""
     if cell is None:
@@ -145,7 +182,8 @@ def main() -> None:
     """Print the table of one results file."""
     document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     kind = document.get("benchmark") or document["schema"]
-    tables = {"backends": backends_table, "quantization": quantization_table, "verify": verify_table}
+    tables = {"backends": backends_table, "quantization": quantization_table, "verify": verify_table,
+              "report/": energy_table}  # fmt: skip
     table = next((make for name, make in tables.items() if name in kind), training_table)
     print(table(document), end="")
 

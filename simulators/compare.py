@@ -119,15 +119,9 @@ def backend_document(
         "lengths": list(result.lengths),
         "control_steps": result.control_steps,
         "workload": workload_document(workload, count_episodes(result.episode_spikes, weights)),
-        "energy": estimate_energy(workload, ann_sizes(policy), chips),
+        "energy": estimate_energy(workload, policy.ann_sizes(), chips),
         "wall_time": _wall_time(result),
     }
-
-
-def ann_sizes(policy: Policy) -> tuple[int, ...]:
-    """Sizes of the dense ANN of the same task: observation, hidden layers of the core, action."""
-    assert policy.encoder is not None and policy.decoder is not None
-    return (policy.encoder.obs_dim, *policy.sizes[1:-1], policy.decoder.act_dim)
 
 
 def _wall_time(result: Rollout) -> dict[str, Any]:

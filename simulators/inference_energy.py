@@ -86,9 +86,15 @@ def energy_uj(windows: Sequence[Window], idle_w: Sequence[float], batch: int) ->
 
 
 def row_document(
-    case: Case, windows: Sequence[Window], idle: Sequence[Window], meter: Meter, latency_ms: float, timing: Timing
+    case: Case,
+    windows: Sequence[Window],
+    idle: Sequence[Window],
+    meter: Meter,
+    latency_ms: float,
+    timing: Timing,
+    runs: str = "",
 ) -> dict[str, Any]:
-    """A row of the document.
+    """A row of the document. `runs`: which weights, where the policy's file has others too.
 
     Raises:
         SpikerlError: a meter that should count stood still.
@@ -97,7 +103,7 @@ def row_document(
     if not unmeasured and not all(window.joule > 0 for window in (*windows, *idle)):
         raise SpikerlError(f"{meter.name} stood still during {case}", "give longer windows: --window 10")
     energy = None if unmeasured else energy_uj(windows, [one.joule / one.seconds for one in idle], case.batch)
-    notes = [meter.note] if meter.note else []
+    notes = [note for note in (runs, meter.note) if note]
     if timing.window_s < GOOD_WINDOW_S:
         notes.append(f"windows of {timing.window_s:g} s, {GOOD_WINDOW_S:g} s are recommended")
     if energy is not None and energy["above_idle"]["low"] <= 0:

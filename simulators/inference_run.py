@@ -16,8 +16,8 @@ import torch
 
 from simulators.inference_cases import LATENCY_S, SETTLE_S, SPIKING, WARM_UP_S, Case, Timing
 from simulators.inference_energy import Window, busy_window, idle_document, idle_window, row_document, warnings_of
-from simulators.torch_backend import as_cuda_graph
-from simulators.torch_inference import ANN_NOTE, ann_function, ann_sizes, observations, policy_function
+from simulators.torch_backend import TorchBackend, as_cuda_graph
+from simulators.torch_inference import ANN_NOTE, ann_function, observations, policy_function
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import sha256_file
 from spikerl_deploy.manifest import build_manifest
@@ -49,7 +49,7 @@ def measure(
     Raises:
         SpikerlError: the policy is a core alone, a case does not fit into memory, or a meter fails.
     """
-    sizes, warnings, idles, rows = ann_sizes(policy), [*left_out, *_busy()], [], []
+    sizes, warnings, idles, rows = policy.ann_sizes(), [*left_out, *_busy()], [], []
     for device in dict.fromkeys(case.device for case in cases):
         with _threads(timing.threads), _meter(device) as meter, torch.no_grad():
             say(f"{device}: idle for {timing.window_s:g} s ({meter.name}, {meter.kind})")
@@ -60,7 +60,10 @@ def measure(
                 measured.append((case, *_measure_case(policy.as_trained(), case, meter, timing)))
             time.sleep(SETTLE_S)
             idle.append(idle_window(meter, timing.window_s))
-            rows += [row_document(case, windows, idle, meter, ms, timing) for case, windows, ms in measured]
+            rows += [
+                row_document(case, windows, idle, meter, ms, timing, _runs(policy, case))
+                for case, windows, ms in measured
+            ]
             idles.append(idle_document(device, idle, meter))
             warnings += warnings_of(idles[-1], meter)
     return {
@@ -79,6 +82,13 @@ def measure(
         "rows": rows,
         "warnings": warnings,
     }
+
+
+def _runs(policy: Policy, case: Case) -> str:
+    """Which weights a row ran, in words, where the policy also has integers that none runs."""
+    if case.workload != SPIKING or policy.bits is None:
+        return ""
+    return f"{TorchBackend(bf16=case.bf16).runs(policy)}, no {policy.bits}-bit integers"
 
 
 def _measure_case(policy: Policy, case: Case, meter: Meter, timing: Timing) -> tuple[list[Window], float]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from simulators.torch_backend import core_function
-from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.policy import Normalization, Policy, PopulationDecoder, PopulationEncoder
+from spikerl_deploy.policy import Normalization, Policy, PopulationDecoder
 
 Function = Callable[[Tensor], Tensor]
 SEED = 0
@@ -19,30 +17,6 @@ ANN_NOTE = (
     "dense ANN of the same task: the policy's normalisation, ReLU layers of its core's hidden sizes, tanh; "
     "random weights, since the work of dense arithmetic does not depend on them"
 )
-
-
-class _Parts(NamedTuple):
-    normalization: Normalization | None
-    encoder: PopulationEncoder
-    decoder: PopulationDecoder
-
-
-def _parts(policy: Policy) -> _Parts:
-    if policy.encoder is None or policy.decoder is None:
-        raise SpikerlError(
-            "the policy has no encoder and decoder: it is a core alone", "export it from a training run: spikerl export"
-        )
-    return _Parts(policy.normalization, policy.encoder, policy.decoder)
-
-
-def ann_sizes(policy: Policy) -> tuple[int, ...]:
-    """Sizes of the dense network of the same task: observation, the core's hidden layers, action.
-
-    Raises:
-        SpikerlError: the policy has no encoder or decoder.
-    """
-    _, encoder, decoder = _parts(policy)
-    return (encoder.obs_dim, *policy.sizes[1:-1], decoder.act_dim)
 
 
 def policy_function(policy: Policy, device: torch.device, bf16: bool) -> Function:
@@ -54,9 +28,9 @@ def policy_function(policy: Policy, device: torch.device, bf16: bool) -> Functio
     Raises:
         SpikerlError: the policy has no encoder or decoder.
     """
-    normalization, encoder, decoder = _parts(policy)
+    encoder, decoder = policy.codec()
     core = core_function(policy, device, bf16)
-    normalise, scale = _normaliser(normalization, device), _scaler(decoder, device)
+    normalise, scale = _normaliser(policy.normalization, device), _scaler(decoder, device)
     mean, std, weight, bias = (
         torch.tensor(values, device=device) for values in (encoder.mean, encoder.std, decoder.weight, decoder.bias)
     )
@@ -89,8 +63,8 @@ def ann_function(policy: Policy, device: torch.device, bf16: bool) -> Function:
     Raises:
         SpikerlError: the policy has no encoder or decoder.
     """
-    normalization, _, decoder = _parts(policy)
-    normalise, scale = _normaliser(normalization, device), _scaler(decoder, device)
+    _, decoder = policy.codec()
+    normalise, scale = _normaliser(policy.normalization, device), _scaler(decoder, device)
     generator, dtype = torch.Generator().manual_seed(SEED), torch.bfloat16 if bf16 else torch.float32
 
     def uniform(n_in: int, *shape: int) -> Tensor:
@@ -98,7 +72,7 @@ def ann_function(policy: Policy, device: torch.device, bf16: bool) -> Function:
         return value.to(device, dtype)
 
     layers = [
-        (uniform(n_in, n_out, n_in), uniform(n_in, n_out)) for n_in, n_out in itertools.pairwise(ann_sizes(policy))
+        (uniform(n_in, n_out, n_in), uniform(n_in, n_out)) for n_in, n_out in itertools.pairwise(policy.ann_sizes())
     ]
 
     def act(observation: Tensor) -> Tensor:
@@ -113,7 +87,7 @@ def ann_function(policy: Policy, device: torch.device, bf16: bool) -> Function:
 
 def observations(policy: Policy, batch: int, device: torch.device) -> Tensor:
     """Random raw observations float32 [B, obs_dim], of the mean and spread that the policy was trained with."""
-    normalization, encoder, _ = _parts(policy)
+    normalization, (encoder, _) = policy.normalization, policy.codec()
     values = torch.randn(batch, encoder.obs_dim, generator=torch.Generator().manual_seed(SEED))
     if normalization is not None:
         values = values * torch.tensor(normalization.std) + torch.tensor(normalization.mean)

@@ -92,12 +92,13 @@ class Reference:
     """The reference's run.
 
     Attributes:
-        name, policy, env_id: of the reference. recording: what it observed in its closed loop.
+        name, runs, policy, env_id: of the reference. recording: what it observed in its closed loop.
         rasters: for each layer [N, T, n], its spikes on the recorded observations. actions: [N, act_dim].
         seeds: of the episodes that every backend plays; returns: the reference's. Empty: none is played.
     """
 
     name: str
+    runs: str
     policy: Policy
     env_id: str
     recording: Recording
@@ -158,7 +159,7 @@ def run_reference(
         rasters = run_steps(session, encode_steps(policy, recording.observations, seed))
     actions = decode(rasters[-1].sum(axis=1), policy.time_steps, policy.decoder)
     returns = tuple(known[one] for one in seeds)
-    return Reference(entrant.name, policy, env_id, recording, rasters, actions, tuple(seeds), returns)
+    return Reference(entrant.name, entrant.runs, policy, env_id, recording, rasters, actions, tuple(seeds), returns)
 
 
 def verify_entrant(

@@ -53,7 +53,12 @@ def verify_document(policy_file: Path, reference: Reference, rows: Sequence[Row]
         "control_steps": len(recording.observations),
         "recorded": [{"seed": seed, "control_steps": steps} for seed, steps in recording.episodes],
         "seeds": list(reference.seeds),
-        "reference": {"name": reference.name, "spikes": spikes, "returns": list(reference.returns)},
+        "reference": {
+            "name": reference.name,
+            "runs": reference.runs,
+            "spikes": spikes,
+            "returns": list(reference.returns),
+        },
         "warnings": [
             f"layer {layer} never spikes in these control steps: agreement there says little"
             for layer, count in enumerate(spikes)

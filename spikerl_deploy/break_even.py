@@ -9,6 +9,7 @@ from typing import Any
 from spikerl_deploy.energy_arithmetic import Bounds
 from spikerl_deploy.energy_baselines import TECHNOLOGY, ann_formats, ann_operations
 from spikerl_deploy.energy_constants import EnergyChip, EnergyChips
+from spikerl_deploy.energy_figures import PJ_PER_UJ
 from spikerl_deploy.energy_memory import memory_aware_ann
 from spikerl_deploy.energy_models import MODELS, Model, all_firing, firing_rate, scale_activity
 from spikerl_deploy.workload import Workload
@@ -110,7 +111,8 @@ def sweep(workload: Workload, ann_sizes: Sequence[int], chips: EnergyChips) -> d
     figures = []
     for name, line in lines.items():
         ends = [sorted(line.at(rate)) for rate in rates]
-        figures.append({"id": name, "low": [low / 1e6 for low, _ in ends], "high": [high / 1e6 for _, high in ends]})
+        low, high = ([end[side] / PJ_PER_UJ for end in ends] for side in (0, 1))
+        figures.append({"id": name, "low": low, "high": high})
     return {"rates": rates, "figures": figures, "here": here}
 
 

@@ -12,7 +12,10 @@ from typing import Any
 from spikerl_deploy.errors import SpikerlError, unknown
 
 JOULES_PER_KWH = 3.6e6
+INTENSITY_UNIT = "g CO2eq/kWh"
 STALE_S = 0.06  # CodeCarbon skips a measurement that follows the last one by less than 50 ms
+KINDS = ("measured", "modelled")  # of an energy that there is
+MAX_REASON = 200  # characters; a damaged file may hold any
 UNSCHEDULED_S = 1e8  # CodeCarbon's own timer never fires: it takes no lock, so a flush beside it would count twice
 
 
@@ -80,7 +83,7 @@ def read_training_energy(checkpoint: Path, seeds: int) -> dict[str, Any] | None:
         seeds: that the run trained side by side; the figures are of all of them.
 
     Raises:
-        SpikerlError: the run's emissions.json cannot be read, or lacks figures.
+        SpikerlError: the run's emissions.json cannot be read, lacks figures, or holds what no report can.
     """
     if checkpoint.absolute().parent.name != "checkpoints":
         return None  # a lone file: what lies beside it is of another run
@@ -93,20 +96,39 @@ def read_training_energy(checkpoint: Path, seeds: int) -> dict[str, Any] | None:
         document = json.loads(path.read_text(encoding="utf-8"))
         if not document["tracked"]:
             return None
-        intensity = document["carbon_intensity"]
-        figures = [float(document[name]) for name in ("total_energy_joule", "emissions_kg_co2eq")]
-        if not all(math.isfinite(figure) for figure in figures):
-            raise ValueError(f"energy and emissions are {figures}")
-        return {
-            "joule": figures[0],
-            "kind": str(document["total_energy_kind"]),
-            "kg_co2eq": figures[1],
-            "intensity": {name: intensity[name] for name in ("value", "unit", "source")},
-            "seeds": seeds,
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        return {**_figures(document), "seeds": seeds}
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:MAX_REASON]
         raise SpikerlError(f"'{path}' cannot be read: {reason}", "move it away to go on without it") from error
+
+
+def _figures(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Energy, emissions and intensity of an emissions.json; a figure that is none of those raises."""
+    kind, intensity = document["total_energy_kind"], document["carbon_intensity"]
+    if kind not in KINDS:
+        raise ValueError(f"total_energy_kind {kind!r} is none of {', '.join(KINDS)}")
+    if intensity["unit"] != INTENSITY_UNIT:
+        raise ValueError(f"carbon_intensity.unit {intensity['unit']!r} is not '{INTENSITY_UNIT}'")
+    source = intensity["source"]
+    if not isinstance(source, str):
+        raise TypeError(f"carbon_intensity.source {source!r} is no text")
+    source.encode()  # half a surrogate pair cannot be written
+    return {
+        "joule": _amount(document, "total_energy_joule"),
+        "kind": kind,
+        "kg_co2eq": _amount(document, "emissions_kg_co2eq"),
+        "intensity": {"value": _amount(intensity, "value"), "unit": INTENSITY_UNIT, "source": source},
+    }
+
+
+def _amount(document: Mapping[str, Any], name: str) -> float:
+    """A number of the document, finite and not negative."""
+    value = document[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} {value!r} is no number")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} {value} is not finite and at least 0")
+    return float(value)
 
 
 def training_energy(provenance: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -38,7 +38,8 @@ def load_energy_chips(extra: Path | None = None) -> EnergyChips:
     """The built-in energy constants, and those of a user's chip file beside them.
 
     Raises:
-        SpikerlError: the file cannot be read, breaks the schema, states no energy, or names a built-in chip.
+        SpikerlError: the file cannot be read, breaks the schema, states no energy, or has name or title of a built-in
+            chip.
     """
     built_in = built_in_energy()
     if extra is None:
@@ -46,7 +47,12 @@ def load_energy_chips(extra: Path | None = None) -> EnergyChips:
     _, added = load_chip_file(extra)
     if not added:
         raise SpikerlError(f"'{extra}' states no energy, only limits", "docs/fit.md has the schema of [NAME.energy]")
-    for name in added:
+    titles = {chip.title.casefold() for chip in built_in.chips.values()}
+    for name, chip in added.items():
+        if chip.title.strip().casefold() in titles:
+            raise SpikerlError(
+                f"'{extra}': chip '{name}' has the title '{chip.title}' of a built-in one", "give it another title"
+            )
         if name in built_in.chips:
             raise SpikerlError(f"'{extra}': energy of chip '{name}' is built in already", "give it another name")
         if not NAME.fullmatch(name) or BASELINE_NAME.fullmatch(name):

@@ -30,6 +30,11 @@ from spikerl_deploy.errors import SpikerlError, unknown
 
 KINDS = ("measured", "simulated", "fitted", "derived", "datasheet")
 UNITS = {"pJ": 1.0, "nJ": 1e3, "uJ": 1e6, "uW": 1e-6, "mW": 1e-3, "W": 1.0}  # to pJ, to W
+MOST = {
+    "pJ": 1e12,
+    "W": 1e6,
+}  # a joule an operation, a megawatt a chip: beyond is a slip, and overflows
+BYTES_MAX = 1 << 60  # of a memory
 REFERENCE_UNITS = ("uJ per inference", "pJ per synaptic operation", "uW")
 CHIP_NAMES = ("synaptic_operation", "neuron_update", "neuron_update_active", "spike")
 ARITHMETIC_NAMES = tuple(f"{width}_{op}" for width in ("fp32", "fp16", "int32", "int8") for op in ("add", "multiply"))
@@ -192,9 +197,13 @@ def _value(
     table = fixed_table(file, key, entry, ("value", "unit", "kind", "source", *extra), optional=("where", "note"))
     units = ("uW", "mW", "W") if name == POWER else ("pJ", "nJ", "uJ")
     unit = one_of(file, f"{key}.unit", table["unit"], units)
+    base = "W" if name == POWER else "pJ"
+    value = positive(file, f"{key}.value", table["value"]) * UNITS[unit]
+    if value > MOST[base]:
+        raise SpikerlError(f"'{file}': {key} = {table['value']:g} {unit} is above {MOST[base]:g} {base}", HINT)
     return Value(
-        value=positive(file, f"{key}.value", table["value"]) * UNITS[unit],
-        unit="W" if name == POWER else "pJ",
+        value=value,
+        unit=base,
         kind=one_of(file, f"{key}.kind", table["kind"], KINDS),
         source=_citation(file, key, table, sources),
         note=text(file, f"{key}.note", table["note"]) if "note" in table else "",
@@ -214,6 +223,9 @@ def _memory(file: str, key: str, entries: Any, sources: Mapping[str, Source]) ->
         )
         for index, entry in enumerate(_list(file, key, entries))
     )
+    for index, (size, _) in enumerate(points):
+        if size > BYTES_MAX:
+            raise SpikerlError(f"'{file}': {key}[{index}].bytes is above {BYTES_MAX}", HINT)
     for (smaller, _), (larger, _) in itertools.pairwise(points):
         if larger <= smaller:
             raise SpikerlError(f"'{file}': {key}: bytes {larger} after {smaller} must rise", HINT)

@@ -8,7 +8,7 @@ from typing import Any
 from spikerl_deploy.energy_arithmetic import Bounds
 from spikerl_deploy.energy_constants import Value
 
-PICOJOULES = 1e6  # of a microjoule
+PJ_PER_UJ = 1e6
 
 
 def figure(
@@ -30,7 +30,7 @@ def figure(
         energy: in pJ; which of the two sets of constants gives the larger does not matter here.
         constants: all that the figure is made from. derived: whether one was scaled for it.
     """
-    low, high = (value / PICOJOULES for value in sorted(energy))
+    low, high = (value / PJ_PER_UJ for value in sorted(energy))
     used = list(constants)
     kinds = dict.fromkeys([value.kind for value in used] + (["derived"] if derived else []))
     sources = list(dict.fromkeys(value.source for value in used))

@@ -14,7 +14,7 @@ from spikerl_deploy.energy_constants import ARITHMETIC_NAMES, CHIP_NAMES, MEMORY
 from spikerl_deploy.energy_memory import memory_aware
 from spikerl_deploy.workload import LayerWorkload, Workload
 
-PICOJOULES = 1e12  # of a joule
+PJ_PER_J = 1e12
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _total(workload: Workload, chip: EnergyChip) -> Bounds:
         raise ValueError("the time between inferences is unknown")
     low, high = _dynamic(workload, chip)
     power = chip.constants[POWER]
-    return low + power.low.value * seconds * PICOJOULES, high + power.high.value * seconds * PICOJOULES
+    return low + power.low.value * seconds * PJ_PER_J, high + power.high.value * seconds * PJ_PER_J
 
 
 def _counts(workload: Workload, chip: EnergyChip) -> dict[str, float]:

@@ -230,6 +230,25 @@ class Policy:
         """Neurons of the input and of every layer, such as (170, 256, 256, 60)."""
         return (self.n_in, *(layer.n_out for layer in self.layers))
 
+    def codec(self) -> tuple[PopulationEncoder, PopulationDecoder]:
+        """Encoder and decoder.
+
+        Raises:
+            SpikerlError: the policy is a core alone.
+        """
+        if self.encoder is None or self.decoder is None:
+            raise SpikerlError("the policy has no encoder and decoder: a core alone", "take a run: spikerl export RUN")
+        return self.encoder, self.decoder
+
+    def ann_sizes(self) -> tuple[int, ...]:
+        """Layer sizes of the dense ANN of the same task: observation, the core's hidden layers, action.
+
+        Raises:
+            SpikerlError: the policy is a core alone.
+        """
+        encoder, decoder = self.codec()
+        return (encoder.obs_dim, *self.sizes[1:-1], decoder.act_dim)
+
     def as_trained(self) -> Policy:
         """The float policy before quantization, as far as this one carries it; a float policy as it is."""
         return replace(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,7 +109,7 @@ def _metadata(policy: Policy) -> dict[str, Any]:
         "spikerl.version": VERSION,
         "time_steps": policy.time_steps,
         "dt": policy.dt,
-        "provenance": json.dumps(policy.provenance, sort_keys=True),
+        "provenance": json.dumps(_strict_json(json.dumps(policy.provenance)), sort_keys=True, allow_nan=False),
     }
     _put_layers(data, "layer", policy.layers, with_weights=False)
     if policy.env_id is not None:
@@ -185,8 +186,18 @@ def _from_metadata(graph: nir.NIRGraph, data: Mapping[str, Any]) -> Policy:
         trained=trained,
         trained_encoder=_part(PopulationEncoder, data, "trained.encoder", _ENCODER),
         bits=int(data["bits"]) if "bits" in data else None,
-        provenance=json.loads(data["provenance"]),
+        provenance=_strict_json(data["provenance"]),
     )
+
+
+def _strict_json(text: str) -> Any:
+    """What JSON text says; a number that is not finite, such as the return of a run that never evaluated, is null."""
+    return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _check_nodes(nodes: Sequence[SpikingLayer], layers: Sequence[SpikingLayer]) -> None:

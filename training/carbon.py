@@ -200,9 +200,10 @@ class CarbonTracker:
 def _components(data: Any) -> dict[str, Component]:
     """Energy of the parts: without RAPL, CodeCarbon scales a constant by load; without a GPU's counter, it gives 0."""
     rapl = os.access("/sys/class/powercap/intel-rapl:0/energy_uj", os.R_OK)
+    cpu = Component(data.cpu_energy * JOULES_PER_KWH, "measured" if rapl else "modelled", data.duration)
     gpu = Component(data.gpu_energy * JOULES_PER_KWH, "measured", data.duration)
     return {
-        "cpu": Component(data.cpu_energy * JOULES_PER_KWH, "measured" if rapl else "modelled", data.duration),
+        "cpu": cpu if cpu.joule else Component(),  # a counter that stands still measures nothing
         "gpu": gpu if gpu.joule else Component(),
         "ram": Component(data.ram_energy * JOULES_PER_KWH, "modelled", data.duration),
     }

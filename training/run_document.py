@@ -13,7 +13,10 @@ from training.compare_runs import per_step, warnings
 from training.run_reader import Run
 
 LAST = 10  # evaluations that `last_ten_mean` is over
-WHAT = "an environment step: time and energy of the whole run over its steps"
+WHAT = (
+    "an environment step: time and energy of the whole run over its steps; "
+    "Speedup is of measured wall times, the kind is that of the energies"
+)
 
 
 def training_parts(runs: Sequence[Run]) -> dict[str, list[Any]]:

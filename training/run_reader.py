@@ -14,6 +14,7 @@ from typing import Any
 from spikerl_deploy.errors import SpikerlError
 
 HINT = "give run folders of spikerl train"
+SHOWN = 80  # characters of a value in an error
 KINDS = ("measured", "modelled", "unmeasured")  # from the strongest
 
 
@@ -125,7 +126,7 @@ def _load(path: Path, read: list[Path]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise SpikerlError(f"cannot read '{path}': {reason}", HINT) from error
     if not isinstance(document, dict):
@@ -136,9 +137,13 @@ def _load(path: Path, read: list[Path]) -> dict[str, Any]:
 
 def _number(path: Path, document: Mapping[str, Any], name: str) -> float:
     value = document.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise SpikerlError(f"'{path}' has {name} = {value!r}, a number of 0 or more was expected", HINT)
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not 0 <= number < math.inf:
+        raise SpikerlError(f"'{path}' has {name} = {repr(value)[:SHOWN]}, a number of 0 or more was expected", HINT)
+    return number
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ def _metrics(path: Path, read: list[Path]) -> _Curve:
                 if None in row or None in row.values():
                     raise ValueError("fields are missing or too many")
                 was, (step, seconds) = (step, seconds), (int(row["step"]), float(row["seconds"]))
+                float(step)  # hundreds of digits overflow here, and not where time is divided by them
                 value = float(row["value"]) if row["kind"] == "eval" and row["name"] == "return_mean" else None
                 if step < was[0] or not was[1] <= seconds < math.inf:
                     raise ValueError("step or time runs backwards")
@@ -163,7 +169,7 @@ def _metrics(path: Path, read: list[Path]) -> _Curve:
                     if not math.isfinite(value):
                         raise ValueError(f"return_mean is {value}")
                     evaluations.append(Evaluation(step, seconds, value))
-    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, OverflowError, TypeError, KeyError, csv.Error) as error:
         reason = f"no column {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise SpikerlError(f"cannot read '{path}', line {line}: {reason}", HINT) from error
     read.append(path)

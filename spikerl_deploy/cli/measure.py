@@ -56,9 +56,7 @@ def measure(
         check_targets([("-o", out)], force, {"policy": policy_file})
     cases, left_out = choose_cases(device, mode or [], batch or [1, 64], bf16)
     timing = Timing(window, repeats, threads)
-    from simulators.torch_inference import ann_sizes
-
-    ann_sizes(policy)  # refuses a core alone
+    policy.codec()  # refuses a core alone
     if dry_run:
         _print_plan(cases, left_out, timing, out, output)
         return
@@ -108,7 +106,8 @@ def _print_rows(document: dict[str, Any]) -> None:
 
     view = console()
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for title in ("workload", "where", "batch", "per s", "ms", "uJ total", "uJ above idle", "kind"):
+    notes = list(dict.fromkeys(row["note"] for row in document["rows"] if row["note"]))
+    for title in ("workload", "where", "batch", "per s", "ms", "uJ total", "uJ above idle", "kind", "note"):
         justify: Literal["left", "right"] = "left" if title in ("workload", "where", "kind") else "right"
         table.add_column(title, justify=justify, no_wrap=True)
     for row in document["rows"]:
@@ -119,12 +118,15 @@ def _print_rows(document: dict[str, Any]) -> None:
             *(_number(row["inferences_per_second"]), _number(row["latency_ms"])),
             *(_range(energy[name]) for name in ("total", "above_idle")),
             row["kind"],
+            str(notes.index(row["note"]) + 1) if row["note"] else "",
         )
     view.print(
         "uJ per inference: mean ± half the range of the windows; ms: a call with its copies to and from the device",
         soft_wrap=True,
     )
     view.print(table)
+    for number, note in enumerate(notes, start=1):
+        view.print(f"note {number}: {note}", soft_wrap=True)
     for idle in document["idle"]:
         power = "not metered" if idle["power_w"] is None else f"{idle['power_w']:.3g} W idle, {idle['kind']}"
         view.print(f"{idle['device']}: {power}; {idle['meter']}", soft_wrap=True)

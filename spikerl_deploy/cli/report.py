@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from spikerl_deploy.errors import SpikerlError
 
 if TYPE_CHECKING:
     from spikerl_deploy.report.merge import Source
+    from training.run_reader import Run
 
 
 class ReportFormat(StrEnum):
@@ -73,13 +75,15 @@ def _training(found: list[Source]) -> tuple[dict[str, list[Any]], dict[str, Path
     from training.run_document import training_parts
     from training.run_reader import read_run
 
-    runs, read = [], {}
+    runs: list[Run] = []
+    read: dict[str, Path] = {}
     for number, source in enumerate(found, start=1):
         if source.parts is not None:
             read[f"{number}/{source.path.name}"] = source.path
             continue
         run = read_run(source.path)
-        runs.append(run)
+        if not any(replace(run, folder=other.folder, files=other.files) == other for other in runs):  # no copy of it
+            runs.append(run)
         read |= {f"{number}/{path.relative_to(source.path)}": path for path in run.files}
     return training_parts(runs), read
 

@@ -109,11 +109,13 @@ def _energy(out: Console, energy: dict[str, Any]) -> None:
     figures = [*energy["figures"], *energy["baselines"]]
     kinds = " or ".join(dict.fromkeys(figure["kind"] for figure in figures))
     table = _table(f"energy, uJ per inference, {kinds}", *models.values(), "constants")
-    for title in dict.fromkeys(figure["title"] for figure in figures):
-        here = [figure for figure in figures if figure["title"] == title]
+    rows = {figure["target"]: figure["title"] for figure in figures}
+    for target, title in rows.items():
+        here = [figure for figure in figures if figure["target"] == target]
         shown = {one["model"]: _range(one) + "*" * (one["id"] == energy["headline"]["id"]) for one in here}
         constants = dict.fromkeys(kind for one in here for kind in one["constants_kind"])
-        table.add_row(title, *(shown.get(model, "") for model in models), ", ".join(constants))
+        named = title if list(rows.values()).count(title) == 1 else f"{title} ({target})"
+        table.add_row(named, *(shown.get(model, "") for model in models), ", ".join(constants))
     out.print(table)
     (headline,) = [one for one in energy["figures"] if one["id"] == energy["headline"]["id"]]
     out.print(f"* {headline['id']}: {headline['what']}; {'; '.join(headline['sources'])}", style="dim", soft_wrap=True)

@@ -144,8 +144,10 @@ def _load(policy_file: Path, env: str | None) -> tuple[Policy, str, float | None
     """The policy, its environment and that environment's control step, with everything that must fit checked."""
     from spikerl_deploy.environments import fitting_spec
     from spikerl_deploy.policy_file import load_policy
+    from spikerl_deploy.report.document import validate_provenance
 
     policy = load_policy(policy_file)
+    validate_provenance(policy.provenance, str(policy_file))  # the report holds it, and is made after the episodes
     env_id = env if env is not None else policy.env_id
     if env_id is None:
         raise SpikerlError(f"'{policy_file}' names no environment and carries no encoder: it is a core alone",

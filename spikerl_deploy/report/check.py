@@ -22,7 +22,7 @@ class Bounds:
         max_synops, max_spikes: per inference; spikes of the layers, without the input's.
         max_energy_uj: per inference, of the high end of the figure of `chip` and `energy_model`; either defaults to
             that of the report's headline.
-        require_conformance: the deployment's policy and backend were verified, and passed.
+        require_conformance: the deployment's policy was verified on its backend, with these weights, and passed.
     """
 
     min_retention: float | None = None
@@ -150,19 +150,27 @@ def _figure(energy: Mapping[str, Any], bounds: Bounds) -> Mapping[str, Any]:
 
 
 def _conformance(deployment: Deployment, verifications: Sequence[Mapping[str, Any]]) -> Line:
-    """Whether this very policy was verified on this backend; every such verification must have passed."""
+    """Whether this very policy was verified on this backend with these weights; every such verification must pass."""
     digest, backend = deployment["policy"]["sha256"], deployment["backend"]
+    ran = deployment["backends"][backend]["runs"]
     of_policy = [one for one in verifications if one["policy"]["sha256"] == digest]
-    judged = [
-        (one["passed"], row["status"])
+    verified = [
+        (side.get("runs"), one["passed"] and row["status"] == "passed")
         for one in of_policy
         for row in one["rows"]
-        if row["status"] not in ("skipped", "informational") and backend in (row["name"], one["reference"]["name"])
+        if row["status"] not in ("skipped", "informational")
+        for side in (row, one["reference"])
+        if side["name"] == backend
     ]
     line = (deployment["id"], f"conformance of {backend}")
+    judged = [passed for runs, passed in verified if runs == ran]
     if not judged:
         of_backend = f"of '{backend}' " if of_policy else ""
         reason, hint = f"the report has no verification {of_backend}with this policy", "spikerl report DIR VERIFY.json"
+        if verified:
+            others = " and ".join(dict.fromkeys(str(runs or "unknown weights") for runs, _ in verified))
+            reason = f"it ran {ran}, and verified were {others}"
+            hint = "verify or simulate again, so that both run the same weights"
         return Line("unknown", *line, None, "passed", "", None, reason, hint)
-    passed = all(whole and status == "passed" for whole, status in judged)
+    passed = all(judged)
     return Line("ok" if passed else "FAILED", *line, "passed" if passed else "not passed", "passed", "")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.report.consistency import disagreements
 
 SCHEMA = "spikerl.report/2"
 BYTES_MAX = 1 << 26  # a report of ten deployments with all their spikes is a few megabytes
 SHOWN = 80  # characters of a value in an error
+DEPTH_MAX = 64  # parts within parts; a real report has about a dozen, and one more for each export of a policy
+NUMBER_MAX = 1e100  # beyond it an axis cannot be divided, and sums overflow
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair, which no file holds
 HINT = "make one: spikerl simulate POLICY -o DIR"
 
 
@@ -60,7 +64,7 @@ def look_at(path: Path) -> Literal["folder", "file"] | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, without NaN, infinities and names that come twice.
+    """A JSON object, without NaN, numbers that no float holds, and names that come twice.
 
     Raises:
         SpikerlError: no such file, it is larger than BYTES_MAX, or no such object.
@@ -71,7 +75,11 @@ def read_json(path: Path) -> dict[str, Any]:
         if len(data) > BYTES_MAX:
             raise ValueError(f"it has more than {BYTES_MAX} bytes")
         document = json.loads(
-            data.decode("utf-8"), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once
+            data.decode("utf-8"),
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=_once,
         )
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
@@ -92,6 +100,11 @@ def _finite(text: str) -> float:
     return value
 
 
+def _integer(text: str) -> int:
+    _finite(text)  # hundreds of digits are an integer to Python, and overflow where they become a float
+    return int(text)
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -109,7 +122,7 @@ def report_schema() -> dict[str, Any]:
 
 
 def validate(document: dict[str, Any], name: str) -> None:
-    """Hold a document against the schema, and against what a schema cannot say: names and lengths that must agree.
+    """Hold a document against the schema, and against what a schema cannot say: names, lengths and sums.
 
     Args:
         name: of the document, for an error.
@@ -117,15 +130,57 @@ def validate(document: dict[str, Any], name: str) -> None:
     Raises:
         SpikerlError: names the place as a JSON path, and the value.
     """
+    problem = _misfit(document, report_schema())
+    if problem is not None:
+        raise SpikerlError(f"'{name}' is no valid {SCHEMA}: at {problem}", HINT)
+    problem = next(disagreements(document), None)
+    if problem is not None:
+        raise SpikerlError(f"'{name}' contradicts itself: {problem}", HINT)
+
+
+def validate_provenance(provenance: Any, name: str) -> None:
+    """Refuse a policy's provenance that no report can hold.
+
+    Args:
+        name: of the policy, for an error.
+
+    Raises:
+        SpikerlError: names the place as a JSON path, and the value.
+    """
+    whole = report_schema()
+    problem = _misfit(provenance, {**whole["$defs"]["provenance"], "type": "object", "$defs": whole["$defs"]})
+    if problem is not None:
+        raise SpikerlError(f"'{name}' has a provenance that no report can hold: at {problem}",
+                           "export it again: spikerl export RUN --to nir -o policy.nir")  # fmt: skip
+
+
+def _misfit(document: Any, schema: dict[str, Any]) -> str | None:
+    """Where a document does not fit a schema, or holds what no file or plot can, and why."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    error = best_match(Draft202012Validator(report_schema()).iter_errors(document))
-    if error is not None:
-        raise SpikerlError(f"'{name}' is no valid {SCHEMA}: at {_place(error.absolute_path)}: {_reason(error)}", HINT)
-    problem = next(_disagreements(document), None)
+    problem = next(_unfit(document), None)  # first: the validator would exhaust the stack on what is nested deeper
     if problem is not None:
-        raise SpikerlError(f"'{name}' contradicts itself: {problem}", HINT)
+        return problem
+    error = best_match(Draft202012Validator(schema).iter_errors(document))
+    return None if error is None else f"{_place(error.absolute_path)}: {_reason(error)}"
+
+
+def _unfit(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[str]:
+    """Places that cannot be written as JSON, or drawn, and why."""
+    if isinstance(value, dict | list):
+        if len(path) >= DEPTH_MAX:
+            yield f"{_cut(_place(path))}: nested more than {DEPTH_MAX} deep"
+            return
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(key, str):
+                yield from _unfit(key, path)
+            yield from _unfit(inner, (*path, key))
+    elif isinstance(value, str):
+        if SURROGATE.search(value):
+            yield f"{_cut(_place(path))}: {_shown(value)} is no Unicode text"
+    elif isinstance(value, int | float) and not abs(value) <= NUMBER_MAX:
+        yield f"{_cut(_place(path))}: {_shown(value)} is not between {-NUMBER_MAX:g} and {NUMBER_MAX:g}"
 
 
 def _place(parts: Iterable[str | int]) -> str:
@@ -144,83 +199,3 @@ def _shown(value: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
-
-
-def _disagreements(document: dict[str, Any]) -> Iterator[str]:
-    """What is wrong in a document that fits the schema, a sentence each."""
-    for part in ("deployments", "training"):
-        yield from _twice(part, [entry["id"] for entry in document[part]])
-    for index, deployment in enumerate(document["deployments"]):
-        for problem in _in_deployment(deployment):
-            yield f"$.deployments[{index}]: {problem}"
-    runs = {run["id"] for run in document["training"]}
-    for index, speedup in enumerate(document["speedups"]):
-        for key in ("baseline", "run"):
-            if speedup[key] not in runs:
-                yield f"$.speedups[{index}].{key}: no training run '{speedup[key]}'"
-
-
-def _twice(part: str, ids: list[str]) -> Iterator[str]:
-    for left, right in itertools.pairwise(sorted(ids)):
-        if left == right:
-            yield f"$.{part}: id '{left}' comes twice"
-
-
-def _in_deployment(deployment: dict[str, Any]) -> Iterator[str]:
-    backends, seeds = deployment["backends"], len(deployment["environment"]["seeds"])
-    named = {"backend": deployment["backend"]}
-    comparison = deployment["comparison"]
-    if comparison is not None:
-        named |= {f"comparison.{key}": comparison[key] for key in ("backend", "baseline")}
-        yield from _length("comparison.differences", comparison["differences"], seeds)
-    for place, name in named.items():
-        if name not in backends:
-            yield f"{place}: no backend '{name}'"
-    for name, entry in backends.items():
-        episodes = entry["workload"]["per_episode"]
-        rows = {key: episodes[key] for key in ("synaptic_operations", "spikes", "input_spikes")}
-        for key, values in {"returns": entry["returns"], "lengths": entry["lengths"], **rows}.items():
-            yield from _length(f"backends.{name}.{key}", values, seeds)
-        yield from _in_energy(f"backends.{name}.energy", entry["energy"])
-    yield from _in_spikes(deployment["spikes"])
-    yield from _in_membranes(deployment["membranes"])
-
-
-def _length(place: str, values: list[Any], wanted: int) -> Iterator[str]:
-    if len(values) != wanted:
-        yield f"{place}: {len(values)} values, {wanted} were expected"
-
-
-def _in_energy(place: str, energy: dict[str, Any]) -> Iterator[str]:
-    for figure in (*energy["figures"], *energy["baselines"]):
-        if figure["low"] > figure["high"]:
-            yield f"{place}: '{figure['id']}' is lowest at {figure['low']} and highest at {figure['high']}"
-    if energy["headline"]["id"] not in [figure["id"] for figure in energy["figures"]]:
-        yield f"{place}.headline: no figure '{energy['headline']['id']}'"
-    sweep = energy.get("sweep") or {"rates": [], "figures": []}
-    for figure in sweep["figures"]:
-        for side in ("low", "high"):
-            yield from _length(f"{place}.sweep '{figure['id']}' {side}", figure[side], len(sweep["rates"]))
-
-
-def _in_spikes(spikes: dict[str, Any] | None) -> Iterator[str]:
-    if spikes is None:
-        return
-    steps = spikes["control_steps"] * spikes["time_steps"]
-    for layer in spikes["layers"]:
-        yield from _length(f"spikes '{layer['name']}'", layer["neuron"], len(layer["time"]))
-        for key, size in (("time", steps), ("neuron", layer["neurons"])):
-            if max(layer[key], default=0) >= size:
-                yield f"spikes '{layer['name']}' {key}: {max(layer[key])} is beyond {size - 1}"
-
-
-def _in_membranes(membranes: dict[str, Any] | None) -> Iterator[str]:
-    if membranes is None:
-        return
-    steps = membranes["control_steps"] * membranes["time_steps"]
-    for layer in membranes["layers"]:
-        yield from _length(f"membranes '{layer['name']}' threshold", layer["threshold"], len(layer["traces"]))
-        for trace in layer["traces"]:
-            yield from _length(f"membranes '{layer['name']}' neuron {trace['neuron']}", trace["voltage"], steps)
-            if max(trace["spikes"], default=0) >= steps:
-                yield f"membranes '{layer['name']}' spikes: {max(trace['spikes'])} is beyond {steps - 1}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import CannotWrite, SpikerlError
 from spikerl_deploy.report.document import look_at, validate
 
 REPORT, PAGE, PLOTS = "report.json", "report.html", "plots"
@@ -33,6 +34,8 @@ def check_report_folder(folder: Path, force: bool) -> None:
 def write_report(document: dict[str, Any], folder: Path, force: bool, svg: bool = False) -> None:
     """Write report.json first, then the page and the plots that are made of it; each file atomically.
 
+    Pictures of the report that was there before go, where `force` replaces it.
+
     Args:
         svg: each plot as SVG too, beside its PNG.
 
@@ -47,4 +50,16 @@ def write_report(document: dict[str, Any], folder: Path, force: bool, svg: bool 
     write_json(folder / REPORT, document, force)
     plots = draw_plots(document)
     write_page(document, folder / PAGE, force, plots)
-    write_plots(document, folder / PLOTS, ("png", "svg") if svg else ("png",), force, plots)
+    written = write_plots(document, folder / PLOTS, ("png", "svg") if svg else ("png",), force, plots)
+    if force:
+        _remove({*(folder / PLOTS).glob("*.png"), *(folder / PLOTS).glob("*.svg")} - {*written})
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise CannotWrite(
+                f"cannot remove '{path}': {error.strerror}", "remove it: it is of another report"
+            ) from error

@@ -8,6 +8,8 @@ from typing import Any
 from spikerl_deploy.report.table import joule_span, number, percent, span
 from spikerl_deploy.report.tables import deployed, headline_figure
 
+FAIREST = "cmos45/memory-aware"  # break-even on the same technology, memory accesses counted
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -20,7 +22,7 @@ class Fact:
 
 
 def facts(deployment: dict[str, Any]) -> list[Fact]:
-    """Return, retention, synaptic operations and energy of the deployed backend."""
+    """Return, retention, synaptic operations and energy of the deployed backend, and whether it saves any."""
     entry, workload = deployed(deployment), deployed(deployment)["workload"]
     seeds = len(deployment["environment"]["seeds"])
     over = f"{seeds} seed{'s' if seeds != 1 else ''}"
@@ -38,7 +40,20 @@ def facts(deployment: dict[str, Any]) -> list[Fact]:
     if figure:
         detail = f"per inference, {figure['title']}: {figure['what']}"
         found.append(Fact("Energy", joule_span(figure["low"], figure["high"]), detail, figure["kind"]))
-    return found
+    verdict = _against_ann(deployed(deployment)["energy"])
+    return [*found, verdict] if verdict else found
+
+
+def _against_ann(energy: dict[str, Any]) -> Fact | None:
+    """Whether the policy saves energy on the same silicon as the quantized ANN, memory included: the fairest line."""
+    line = next((one for one in energy["break_even"] if one["id"] == FAIREST), None)
+    if line is None or line["here"] is None:
+        return None
+    value = {True: "saves", False: "does not save", None: "undecided"}[line["saves"]]
+    low, high = line["threshold_low"], line["threshold_high"]
+    below = "no firing rate would" if high is None else f"break-even at {percent(low or 0.0)} to {percent(high)}"
+    detail = f"{percent(line['here'])} firing rate, {below}; {line['title']}"
+    return Fact("Against a quantized ANN", value, detail, line["kind"])
 
 
 def left_out(deployment: dict[str, Any]) -> str:

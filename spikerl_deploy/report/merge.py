@@ -10,10 +10,11 @@ from typing import Any
 
 from spikerl_deploy.carbon import emissions_kg
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.report.document import SCHEMA, check_schema_name, look_at, read_json, validate
+from spikerl_deploy.report.document import BYTES_MAX, SCHEMA, check_schema_name, look_at, read_json, validate
 from spikerl_deploy.report.warnings import report_warnings
 
 VERIFY, MEASURE = "spikerl.verify/1", "spikerl.inference-energy/1"
+OURS = b'"spikerl.'  # begins the names of our schemas
 PARTS = ("deployments", "training", "speedups", "conformance", "inference", "warnings")
 WHAT = "a report, a training run, or JSON of verify or measure"
 HINT = "spikerl report RUN_FOLDER REPORT_FOLDER verify.json energy.json -o DIR"
@@ -68,16 +69,35 @@ def _below(path: Path, left_out: Path | None) -> list[Source]:
 
 
 def _in_folder(folder: Path) -> list[Source]:
-    """What the folder itself holds; JSON files of other schemas are passed over."""
+    """What the folder itself holds; JSON that is no document of ours is passed over."""
     sources = []
     metrics = (path for name in ("metrics.csv", "seed-*/metrics.csv") for path in folder.glob(name))
     if (folder / "config.toml").is_file() and any(metrics):
         sources.append(Source(folder, None))
-    for path in sorted(folder.glob("*.json")):
-        name = str(read_json(path).get("schema"))
+    for path in sorted(path for path in folder.glob("*.json") if path.is_file()):
+        name = _schema_name(path)
         if name in (VERIFY, MEASURE) or name.startswith("spikerl.report/"):
             sources.append(_read(path))
     return sources
+
+
+def _schema_name(path: Path) -> str:
+    """The schema that a file states; empty where it cannot be read and does not look like one of ours.
+
+    Raises:
+        SpikerlError: it is broken, and names a schema of ours.
+    """
+    try:
+        return str(read_json(path).get("schema"))
+    except SpikerlError as error:
+        try:
+            with path.open("rb") as stream:
+                ours = OURS in stream.read(BYTES_MAX)
+        except OSError:  # then no one knows what it is
+            raise error from None
+        if ours:
+            raise
+        return ""
 
 
 def _read(path: Path) -> Source:
@@ -105,11 +125,11 @@ def _conformance(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
             "title": f"{policy['file']} against {reference['name']}",
             "policy": policy,
             "environment": document["environment"],
-            "reference": {key: reference[key] for key in ("name", "spikes")},
+            "reference": {"runs": reference.get("runs"), **{key: reference[key] for key in ("name", "spikes")}},
             "passed": document["passed"],
             "rows": [_row(row) for row in document["rows"]],
         }
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         missing = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else "a part is no object"
         raise SpikerlError(f"'{path}' is no whole {VERIFY}: {missing}", "spikerl verify POLICY -o FILE") from error
 
@@ -138,12 +158,10 @@ def merge_reports(
     """
     report = empty_report() | {"manifest": dict(manifest)}
     parts = [runs, *(source.parts for source in sources if source.parts is not None)]
-    for one in parts:
-        _add(report, one)
+    said = [line for one in parts for line in _retitled(_own_warnings(one), _add(report, one))]
     if carbon_intensity is not None:
         report["training"] = [with_intensity(run, carbon_intensity, GIVEN_BY_USER) for run in report["training"]]
     report["title"] = title if title is not None else _title(report)
-    said = [line for one in parts for line in one.get("warnings", [])]
     report["warnings"] = list(dict.fromkeys([*report_warnings(report), *said]))
     return report
 
@@ -157,28 +175,54 @@ def with_intensity(run: Mapping[str, Any], grams_per_kwh: float, source: str) ->
     return {**run, "carbon": {"kg_co2eq": kilograms, "kind": "modelled", "intensity": intensity}}
 
 
-def _add(report: dict[str, Any], parts: Mapping[str, list[Any]]) -> None:
-    """Append parts to a report under ids and titles of their own; speedups follow the ids of their runs."""
-    renamed = {}
+def _own_warnings(parts: Mapping[str, list[Any]]) -> list[str]:
+    """Warnings that cannot be found in the parts themselves; the others are found anew, under new titles."""
+    found = report_warnings({**empty_report(), **parts})
+    return [line for line in parts.get("warnings", []) if line not in found]
+
+
+def _retitled(lines: Iterable[str], titles: Mapping[str, str]) -> list[str]:
+    """Lines "training runs A, TITLE, and B, TITLE: ..." with the new titles of their runs."""
+    if not titles:
+        return list(lines)
+    old = "|".join(re.escape(title) for title in sorted(titles, key=len, reverse=True))
+    return [re.sub(rf"(?<=\b[AB], )(?:{old})(?=, and B, |: )", lambda found: titles[found[0]], line) for line in lines]
+
+
+def _add(report: dict[str, Any], parts: Mapping[str, list[Any]]) -> dict[str, str]:
+    """Append parts to a report under ids and titles of their own; speedups follow the ids of their runs.
+
+    Returns:
+        The new titles of runs by their old ones; one that two runs shared stays as it is.
+    """
+    renamed: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for run in parts.get("training", []):
-        kept = _same(run, report["training"]) or _named(run, report["training"], [run["title"]])
-        renamed[run["id"]] = kept["id"]
+        kept = _same(run, report["training"], "carbon") or _named(run, report["training"], [run["title"]])
+        renamed[run["id"]], was = kept["id"], run["title"]
+        titles[was] = kept["title"] if titles.get(was, kept["title"]) == kept["title"] else was
     for deployment in parts.get("deployments", []):
         if _same(deployment, report["deployments"]) is None:
             environment = deployment["environment"]
-            longer = f"{deployment['title']}, {environment['id']}, {len(environment['seeds'])} seeds"
+            seeds = len(environment["seeds"])
+            longer = f"{deployment['title']}, {environment['id']}, {seeds} seed{'s' if seeds > 1 else ''}"
             _named(deployment, report["deployments"], [deployment["title"], longer])
     for speedup in parts.get("speedups", []):
         ids = {key: renamed.get(speedup[key], speedup[key]) for key in ("baseline", "run")}
-        _once(report["speedups"], {**speedup, **ids})
+        if ids["baseline"] != ids["run"]:  # copies of one run
+            _once(report["speedups"], {**speedup, **ids})
     for part in ("conformance", "inference"):
         for entry in parts.get(part, []):
             _once(report[part], entry)
+    return titles
 
 
-def _same(entry: Mapping[str, Any], others: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """The one among the others that says the same, whatever it is called."""
-    rest = {key: value for key, value in entry.items() if key not in ("id", "title")}
+def _same(entry: Mapping[str, Any], others: Iterable[dict[str, Any]], *besides: str) -> dict[str, Any] | None:
+    """The one among the others that says the same, whatever it is called; `besides`: further keys left out.
+
+    A run is the same one whatever intensity its carbon is stated at.
+    """
+    rest = {key: value for key, value in entry.items() if key not in ("id", "title", *besides)}
     return next((other for other in others if all(other[key] == value for key, value in rest.items())), None)
 
 

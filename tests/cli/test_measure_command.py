@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import random_policy, run_here
+from support import quantized_policy, random_policy, run_here
 
 from simulators import inference_run
 from spikerl_deploy.policy_file import save_policy
@@ -27,7 +27,7 @@ class Watts:
 
 @pytest.fixture
 def policy(tmp_path: Path) -> str:
-    save_policy(random_policy(), tmp_path / "policy.nir")
+    save_policy(quantized_policy(), tmp_path / "policy.nir")
     return str(tmp_path / "policy.nir")
 
 
@@ -51,6 +51,14 @@ def test_a_measurement_prints_its_rows_and_writes_its_document(tmp_path: Path, p
     assert document["manifest"]["made_from"]["policy"]["name"] == "policy.nir"
     for word in ("spiking ", "dense ANN", "modelled", "10 W idle", "device cuda is left out"):
         assert word in done.stdout
+    common = "by the clock; windows of 1 s, 10 s are recommended"
+    for row, runs in zip(document["rows"], ("float32 weights as trained, no 8-bit integers; ", ""), strict=True):
+        assert row["note"].startswith(runs + common)
+    notes = list(dict.fromkeys(row["note"] for row in document["rows"]))
+    printed = [line for line in done.stdout.splitlines() if line.startswith("note ")]
+    assert printed == [f"note {number}: {note}" for number, note in enumerate(notes, start=1)]
+    cells = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith(("spiking ", "dense ANN "))]
+    assert cells == [str(notes.index(row["note"]) + 1) for row in document["rows"]]
     assert "windows of 1 s" in done.stderr and f"spikerl report {out}" in done.stderr
     again = run_here("measure", policy, "-o", str(out))
     assert again.returncode == 2 and "exists and is not overwritten" in again.stderr
@@ -100,7 +108,8 @@ def test_what_cannot_be_measured_is_refused_in_a_line(
 def test_a_core_alone_and_a_missing_file_are_refused(tmp_path: Path, quick: None) -> None:
     core = replace(random_policy(env_id=None), encoder=None, decoder=None, normalization=None)
     save_policy(core, tmp_path / "core.nir")
-    done = run_here("measure", str(tmp_path / "core.nir"))
-    assert done.returncode == 2 and "core alone" in done.stderr
+    for dry in ((), ("--dry-run",)):
+        done = run_here("measure", str(tmp_path / "core.nir"), *dry)
+        assert (done.returncode, done.stdout) == (2, "") and "core alone" in done.stderr
     done = run_here("measure", str(tmp_path / "nothing.nir"))
     assert done.returncode == 2 and "nothing.nir" in done.stderr

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from support import ROOT
 
-from benchmarks.tables import backends_table, quantization_table, training_table, verify_table
+from benchmarks.tables import backends_table, energy_table, quantization_table, training_table, verify_table
+from spikerl_deploy.report.document import read_report
 
 SHORT = {"STEPS": "300", "EVAL_EPISODES": "2", "HIDDEN": "16", "CARBON": "false"}
 
@@ -48,6 +49,18 @@ def test_make_knows_the_targets_that_the_readme_names() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:`|    |\* )make ([a-z-]+)", (ROOT / "README.md").read_text())):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_energy_table_is_that_of_the_committed_report_of_a_trained_policy_on_lava() -> None:
+    report = read_report(ROOT / "benchmarks" / "results" / "half-cheetah.json")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert energy_table(report) in readme
+    (deployment,) = report["deployments"]
+    assert deployment["backend"] == "lava"
+    lava, torch = (deployment["backends"][name] for name in ("lava", "torch"))
+    retention, (low, high) = deployment["comparison"]["retention"], deployment["comparison"]["retention_interval"]
+    kept = f"{retention:.2%} [{low:.2%}, {high:.2%}]"
+    assert f"| {torch['mean_return']:.1f} | {lava['mean_return']:.1f} on `lava` | {kept} |" in readme
 
 
 def test_the_training_table_is_that_of_the_committed_results() -> None:

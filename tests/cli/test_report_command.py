@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,62 @@ def test_files_are_there_though_nobody_reads_what_is_printed(folder: Path, monke
     monkeypatch.setattr("spikerl_deploy.cli.report.print_json", gone)
     done = run_here("report", "run-a", "--format", "json", "-o", "all", cwd=folder)
     assert "the reader is gone" in done.stderr and (folder / "all" / "report.html").is_file()
+
+
+def test_pictures_of_the_report_that_was_there_before_go_with_it(folder: Path) -> None:
+    assert run_here("report", "deployed", "run-a", "-o", "all", "--svg", cwd=folder).returncode == 0
+    (folder / "all" / "plots" / "notes.txt").write_text("mine")
+    before = {path.name for path in (folder / "all" / "plots").iterdir()}
+    assert run_here("report", "run-a", "-o", "all", "--force", cwd=folder).returncode == 0
+    assert run_here("report", "run-a", "-o", "fresh", cwd=folder).returncode == 0
+    fresh = {path.name for path in (folder / "fresh" / "plots").iterdir()}
+    left = {path.name for path in (folder / "all" / "plots").iterdir()}
+    assert fresh and left == fresh | {"notes.txt"} < before
+
+
+def test_two_copies_of_a_run_are_one(folder: Path) -> None:
+    write_run(folder / "run-c", 30.0, None)  # which any comparison warns of
+    shutil.copytree(folder / "run-c", folder / "copy" / "run-c")
+    done = run_here("report", "run-c", "copy/run-c", "--format", "json", cwd=folder)
+    document = json.loads(done.stdout)
+    assert (len(document["training"]), document["speedups"]) == (1, [])
+    assert not any("runs A" in line for line in document["warnings"])
+
+
+def test_chips_of_one_title_have_rows_of_their_own_with_their_names(folder: Path) -> None:
+    report = real_report()
+    energy = report["deployments"][0]["backends"]["fixed"]["energy"]
+    (headline,) = (figure for figure in energy["figures"] if figure["id"] == energy["headline"]["id"])
+    other = {"id": "mychip/chip-dynamic", "target": "mychip", "low": 765.0, "high": 765.0}
+    energy["figures"].append(headline | other)
+    (folder / "deployed" / "report.json").write_text(json.dumps(report))
+    done = run_here("report", "deployed", "-o", "all", cwd=folder)
+    ours, mine = (line for line in done.stdout.splitlines() if line.strip().startswith("Loihi 1"))
+    assert "*" in ours and "*" not in mine and "765" in mine and "765" not in ours
+    assert "(loihi1)" in done.stdout and "(mychip)" in done.stdout and "(spinnaker)" not in done.stdout
+
+
+def test_numbers_as_large_as_a_report_may_hold_are_drawn(folder: Path) -> None:
+    report = real_report()
+    for entry in report["deployments"][0]["backends"].values():
+        for figure in (*entry["energy"]["figures"], *entry["energy"]["baselines"]):
+            figure |= {"low": 1e100, "high": 1e100}
+    (folder / "deployed" / "report.json").write_text(json.dumps(report))
+    assert run_here("report", "deployed", "-o", "all", cwd=folder).returncode == 0
+    assert (folder / "all" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("result.json", '{"seconds": 1, "steps": ' + "9" * 400 + "}", "run-b/result.json' has steps = 999"),
+        ("result.json", '{"seconds": true, "steps": 1}', "has seconds = True, a number"),
+        ("result.json", '{"steps": ' + "[" * 100_000, "cannot read 'run-b/result.json'"),
+        ("metrics.csv", f"step,seconds,kind,name,value\n{'9' * 400},1.0,eval,return_mean,1.0\n", "too large"),
+    ],
+)
+def test_a_broken_run_is_refused_in_one_line(folder: Path, file: str, text: str, message: str) -> None:
+    (folder / "run-b" / file).write_text(text)
+    done = run_here("report", "run-b", "-o", "all", cwd=folder)
+    assert done.returncode == 2 and message in done.stderr
+    assert len(done.stderr.splitlines()[0]) < 250 and not (folder / "all").exists()

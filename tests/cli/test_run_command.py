@@ -238,6 +238,25 @@ def test_a_policy_counts_the_synapses_of_its_integers(tmp_path: Path) -> None:
     assert operations["total"]["synapses"] < operations["total"]["weights"]
 
 
+def test_integer_backends_count_the_synapses_that_rounding_leaves(tmp_path: Path) -> None:
+    """Of 127, 1 and 0.2 in 8 bits, the last is none."""
+    write_chain(
+        tmp_path / "g.nir",
+        **{"in": nir.Input(np.array([3]))},
+        fc=nir.Linear(np.array([[1.27, 0.01, 0.002]])),
+        lif=lif(1),
+        out=nir.Output(np.array([1])),
+    )
+    np.savez(tmp_path / "s.npz", spikes=np.ones((2, 3)))
+    arguments = ("run", "g.nir", "--input", "s.npz", "--dt", "1e-4", "-o", "out.npz", "--force", "--count")
+    found = []
+    for options in (("--backend", "fixed", "--round"), ("--backend", "torch")):
+        done = run_here(*arguments, *options, "--format", "json", cwd=tmp_path)
+        total = json.loads(done.stdout)["operations"]["total"]
+        found.append((total["synapses"], total["effective_acs"], total["dense"]))
+    assert found == [(2, 4, 6), (3, 6, 6)]
+
+
 def test_a_graph_that_cannot_be_counted_is_refused_before_it_runs(recurrent: Path) -> None:
     one = vector(1, 1.0)
     li = nir.LI(tau=2 * DT * one, r=2 * one, v_leak=0 * one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,38 @@ def test_a_video_of_the_first_episode_changes_no_return(folder: Path) -> None:
     image = Image.open(folder / "v.gif")
     assert image.n_frames == document["backends"]["fixed"]["lengths"][0] + 1
     assert np.asarray(image.convert("RGB")).shape == (528, 960, 3)
+
+
+@pytest.mark.parametrize(
+    ("training_energy", "message"),
+    [
+        ({"joule": -5.0}, "at $.training_energy.joule: -5.0, where minimum 0 was expected"),
+        ({"joule": 10**400}, "at $.training_energy.joule: 1000"),
+        ({"kind": "magic"}, 'at $.training_energy.kind: "magic"'),
+        ({"intensity": {"value": float("nan")}}, "at $.training_energy.intensity.value: null"),
+    ],
+)
+def test_a_provenance_that_no_report_holds_is_refused_before_the_episodes(
+    folder: Path, training_energy: dict[str, Any], message: str
+) -> None:
+    save_policy(replace(quantized_policy(), provenance={"training_energy": training_energy}), folder / "p.nir", True)
+    done = run_here(*ON_FIXED, "-o", "report", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "") and "running" not in done.stderr
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("Error: 'p.nir' has a provenance that no report can hold") and message in error
+    assert hint.startswith("Hint: export it again") and not (folder / "report").exists()
+
+
+def test_a_policy_of_a_run_that_never_evaluated_is_played(folder: Path) -> None:
+    provenance = {"progress": {"eval_return": float("nan")}}
+    save_policy(replace(quantized_policy(), provenance=provenance), folder / "p.nir", True)
+    assert run_here(*ON_FIXED, "-o", "report", cwd=folder).returncode == 0
+    (deployment,) = read_report(folder / "report")["deployments"]
+    assert deployment["policy"]["provenance"] == {"progress": {"eval_return": None}}
+
+
+def test_a_chip_file_with_the_title_of_a_built_in_chip_is_refused(folder: Path) -> None:
+    (folder / "mine.toml").write_text(CHIP.replace('"Mine"', '" loihi 1"'))
+    done = run_here(*ON_FIXED, "--chip-file", "mine.toml", cwd=folder)
+    assert done.returncode == 2 and "running" not in done.stderr
+    assert "chip 'mine' has the title ' loihi 1' of a built-in one" in done.stderr

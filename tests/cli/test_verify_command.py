@@ -89,6 +89,7 @@ def test_all_backends_that_are_here_agree_spike_for_spike(lava_folder: Path, fol
     document = json.loads(done.stdout)
     assert document == json.loads((folder / "v.json").read_text())
     assert (document["schema"], document["passed"], document["seeds"]) == ("spikerl.verify/1", True, [])
+    assert document["reference"]["runs"] == "8-bit integers"
     assert document["reference"]["name"] == "fixed" and min(document["reference"]["spikes"]) > 0
     rows = {row["name"]: row for row in document["rows"]}
     assert {"lava", "netx", "torch", "torch, as trained", "snntorch", "norse", "spikingjelly"} <= set(rows)
@@ -174,6 +175,7 @@ def test_a_float_policy_is_held_against_torch(folder: Path) -> None:
     done = run_here(*arguments, "--format", "json", cwd=folder)
     assert done.returncode == 0, done
     document = json.loads(done.stdout)
+    assert document["reference"]["runs"] == "float32 weights of the NIR graph"
     assert document["reference"]["name"] == "torch" and document["policy"]["lossless"] == []
     (row,) = document["rows"]
     assert row["tolerance"] == {"exact": False, "mismatch_share": 1e-4, "action_error": 0.25}

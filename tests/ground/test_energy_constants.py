@@ -139,6 +139,9 @@ BROKEN = [
     (replaced("value = 20", "value = nan"), "mine.energy.neuron_update.value = nan must be positive and finite"),
     (replaced("value = 20", "value = inf"), "mine.energy.neuron_update.value = inf must be positive and finite"),
     (replaced("value = 20", f"value = 1{'0' * 400}"), "mine.energy.neuron_update.value = inf must be positive"),
+    (replaced("value = 20", "value = 1e13"), "mine.energy.neuron_update = 1e+13 pJ is above 1e+12 pJ"),
+    (replaced('value = 20, unit = "pJ"', 'value = 1e308, unit = "uJ"'), "neuron_update = 1e+308 uJ is above 1e+12 pJ"),
+    (replaced('value = 5, unit = "mW"', 'value = 2e6, unit = "W"'), "static_power = 2e+06 W is above 1e+06 W"),
     (replaced("value = 20", "value = true"), "mine.energy.neuron_update.value = True is no number"),
     (replaced("value = 20", 'value = "20"'), "mine.energy.neuron_update.value = '20' is no number"),
     (replaced("value = 20, ", ""), "mine.energy.neuron_update.value is missing"),
@@ -182,6 +185,9 @@ def test_memory_sizes_must_rise(tmp_path: Path) -> None:
     points = ", ".join(point.format(size) for size in (64, 64))
     with pytest.raises(SpikerlError, match="bytes 64 after 64 must rise"):
         load(tmp_path, replaced("[mine.energy]", f"[mine.energy]\nmemory_access = [{points}]"))
+    vast = point.format(f"1{'0' * 400}")
+    with pytest.raises(SpikerlError, match=r"memory_access\[0\].bytes is above"):
+        load(tmp_path, replaced("[mine.energy]", f"[mine.energy]\nmemory_access = [{vast}]"))
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

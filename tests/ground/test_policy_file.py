@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from support import naive_core, quantized_policy, random_layers, random_policy, 
 
 from exporters.quantize import quantize
 from simulators.torch_backend import TorchBackend
-from spikerl_deploy import nir_file
+from spikerl_deploy import nir_file, policy_file
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.policy import SCALAR_MAX, SCALAR_MIN, Policy, SpikingLayer
 from spikerl_deploy.policy_file import load_policy, policy_from_graph, policy_to_graph, save_policy
@@ -394,3 +395,18 @@ def test_memory_that_runs_out_is_an_error_of_ours(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(nir, "read", exhausted)
     with pytest.raises(SpikerlError, match=r"p\.nir' is not a NIR file that can be read: Unable to allocate 6 GiB"):
         load_policy(tmp_path / "p.nir")
+
+
+def test_a_provenance_is_read_as_strict_json_and_what_is_not_finite_is_unknown(tmp_path: Path) -> None:
+    made = {"progress": {"eval_return": float("nan"), "best": [float("inf"), -float("inf"), 1.5]}, "step": 7}
+    strict = {"progress": {"eval_return": None, "best": [None, None, 1.5]}, "step": 7}
+    policy = replace(quantized_policy(), provenance=made)
+    save_policy(policy, tmp_path / "p.nir")
+    with h5py.File(tmp_path / "p.nir") as file:
+        text = file["node"]["metadata/provenance"][()].decode()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == strict
+    assert load_policy(tmp_path / "p.nir").provenance == strict
+    graph = policy_to_graph(policy)
+    graph.metadata["provenance"] = '{"a": NaN, "b": -Infinity, "c": 1e999, "d": 2.5}'  # of an older version
+    graph.metadata["content_sha256"] = policy_file._content_hash(policy.layers, graph.metadata)
+    assert policy_from_graph(graph, "p").provenance == {"a": None, "b": None, "c": None, "d": 2.5}

@@ -76,13 +76,16 @@ def test_retention_without_a_baseline_or_of_one_that_earns_nothing_is_unknown() 
     assert line.status == "unknown" and "no baseline" in line.reason and "--compare" in line.hint
 
 
+RUNS = "8-bit integers"
+
+
 def verification(report: dict[str, Any], status: str = "passed", **changes: Any) -> dict[str, Any]:
-    """A verification of the report's policy against `lava`, with a row for `fixed`."""
-    row = {"name": "fixed", "status": status}
+    """A verification of the report's policy against `lava`, with a row for `fixed`, both of its integers."""
+    row = {"name": "fixed", "runs": RUNS, "status": status}
     policy = {"sha256": report["deployments"][0]["policy"]["sha256"]}
     whole = {
         "policy": policy,
-        "reference": {"name": "lava"},
+        "reference": {"name": "lava", "runs": RUNS},
         "rows": [row],
         "passed": status not in ("failed", "error"),
     }
@@ -105,8 +108,8 @@ def test_conformance_is_that_of_the_deployments_backend(status: str, verdict: st
 
 def test_conformance_holds_for_the_reference_where_another_backend_was_compared_with_it() -> None:
     report = real_report()
-    of_reference = {"reference": {"name": "fixed"}}
-    compared, skipped = {"name": "lava", "status": "passed"}, {"name": "lava", "status": "skipped"}
+    of_reference = {"reference": {"name": "fixed", "runs": RUNS}}
+    compared, skipped = ({"name": "lava", "runs": RUNS, "status": status} for status in ("passed", "skipped"))
     assert conformance(report, verification(report, **of_reference, rows=[compared])) == "ok"
     assert conformance(report, verification(report, **of_reference, rows=[skipped])) == "unknown"
 
@@ -115,7 +118,27 @@ def test_conformance_of_another_policy_or_backend_or_none_is_unknown() -> None:
     report = real_report()
     assert conformance(report) == "unknown"
     assert conformance(report, verification(report, policy={"sha256": "0" * 64})) == "unknown"
-    assert conformance(report, verification(report, rows=[{"name": "norse", "status": "passed"}])) == "unknown"
+    assert (
+        conformance(report, verification(report, rows=[{"name": "norse", "runs": RUNS, "status": "passed"}]))
+        == "unknown"
+    )
+
+
+def test_conformance_of_other_weights_than_those_that_ran_is_unknown() -> None:
+    report = real_report()
+    report["deployments"][0]["backend"] = "torch"  # which ran the weights as trained
+    graph, trained = "float32 weights of the NIR graph", "float32 weights as trained"
+    assert deployed(report)["runs"] == trained
+    judged_graph, as_trained = ({"name": "torch", "runs": runs, "status": "passed"} for runs in (graph, trained))
+    of_graph = verification(report, rows=[judged_graph])
+    assert conformance(report, of_graph) == "unknown"
+    line = judged(report, require_conformance=True)
+    assert line.reason == f"it ran {trained}, and verified were {graph}" and "the same weights" in line.hint
+    assert conformance(report, of_graph, verification(report, rows=[as_trained])) == "ok"
+    referred = [{"name": "torch", "runs": graph}, {"name": "torch", "runs": trained}, {"name": "torch"}]
+    compared = [{"name": "norse", "runs": graph, "status": "passed"}]
+    verdicts = [conformance(report, verification(report, reference=one, rows=compared)) for one in referred]
+    assert verdicts == ["unknown", "ok", "unknown"]
 
 
 def test_one_verification_that_failed_is_not_made_good_by_another() -> None:

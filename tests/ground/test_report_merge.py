@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from support import ROOT
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.report.document import validate
 from spikerl_deploy.report.merge import find_sources, merge_reports, slug
+from spikerl_deploy.report.warnings import report_warnings
 from training.run_document import training_parts
 from training.run_reader import read_run
 
@@ -107,6 +109,78 @@ def test_speedups_follow_the_ids_of_their_runs(tmp_path: Path) -> None:
     assert [one["speedup"] for one in report["speedups"]] == pytest.approx([100 / 40, 100 / 30])
 
 
+def test_a_run_is_the_same_whatever_its_carbon_is_stated_at(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", 100.0, 3.6e6)
+    restated = put(tmp_path / "restated" / "report.json", merged(tmp_path / "run", carbon_intensity=50.0))
+    (run,) = merged(restated, tmp_path / "run")["training"]
+    assert run["carbon"]["intensity"]["value"] == 400.0
+    write_run(tmp_path / "other" / "run", 100.0, 3.7e6)
+    assert len(merged(restated, tmp_path / "other" / "run")["training"]) == 2
+
+
+def test_copies_of_one_run_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name / "run", 100.0, 3000.0)
+    report = merged(tmp_path / "a" / "run", tmp_path / "b" / "run")
+    assert (len(report["training"]), report["speedups"]) == (1, [])
+
+
+def test_warnings_name_deployments_as_the_merged_report_does(tmp_path: Path) -> None:
+    plain, perturbed = real_report(), real_report()
+    perturbation = {"noise": 0.05, "delay": 0, "drop": 0, "noise_unit": "", "delay_unit": "", "drop_unit": ""}
+    environment = perturbed["deployments"][0]["environment"]
+    environment["perturbation"] = perturbation | {"words": "noise 0.05", "backends": ["fixed"]}
+    for report in (plain, perturbed):
+        report["warnings"] = report_warnings(report)
+    assert "p.nir on fixed: perturbed on fixed: noise 0.05" in perturbed["warnings"]
+    both = merged(put(tmp_path / "plain.json", plain), put(tmp_path / "perturbed.json", perturbed))
+    assert [one["title"] for one in both["deployments"]] == ["p.nir on fixed", f"p.nir on fixed, {ENV}, 3 seeds"]
+    said = [line for line in both["warnings"] if "perturbed on fixed" in line]
+    assert said == [f"p.nir on fixed, {ENV}, 3 seeds: perturbed on fixed: noise 0.05"]
+
+
+def test_a_longer_name_of_one_seed_counts_it(tmp_path: Path) -> None:
+    report = merged(put(tmp_path / "a.json", real_report(1)), put(tmp_path / "b.json", real_report(2)))
+    assert report["deployments"][1]["title"] == f"p.nir on fixed, {ENV}, 1 seed"
+
+
+def test_warnings_of_training_follow_the_titles_of_their_runs(tmp_path: Path) -> None:
+    reports = []
+    for name, seconds in (("x", 40.0), ("y", 30.0)):
+        runs = [tmp_path / name / "run-a", tmp_path / name / "run-b"]
+        for number, run in enumerate(runs, start=1):
+            write_run(run, seconds * number, 3000.0)
+            (run / "config.toml").write_text(f'env = "{ENV}"\nsteps = 2000\nhidden = [{number}]\n')
+        reports.append(put(tmp_path / f"{name}.json", merged(*runs)))
+    first, second = (json.loads(path.read_text()) for path in reports)
+    own = [line for line in first["warnings"] if line.startswith("training runs A, ")]
+    assert own and own == [line for line in second["warnings"] if line.startswith("training runs A, ")]
+    renamed = [line.replace("run-a,", "run-a (2),").replace("run-b:", "run-b (2):") for line in own]
+    both = merged(*reports)
+    assert [run["title"] for run in both["training"]] == [
+        *(run["title"] for run in first["training"]),
+        *(f"{run['title']} (2)" for run in second["training"]),
+    ]
+    assert [line for line in both["warnings"] if line.startswith("training runs A, ")] == own + renamed
+
+
+@pytest.mark.parametrize("content", ["[]", '{"loss": NaN}', "{", '"text"', "\xff", '{"steps": ' + "9" * 400 + "}"])
+def test_json_that_is_not_ours_does_not_keep_a_folder_from_being_read(tmp_path: Path, content: str) -> None:
+    put(tmp_path / "report.json", real_report())
+    (tmp_path / "other.json").write_text(content, encoding="latin-1")
+    (tmp_path / "folder.json").mkdir()
+    assert len(merged(tmp_path)["deployments"]) == 1
+    with pytest.raises(SpikerlError, match=r"other.json"):
+        find_sources([tmp_path / "other.json"])
+
+
+def test_a_report_in_a_folder_that_is_broken_is_not_passed_over(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", 100.0, 3000.0)
+    (tmp_path / "run" / "report.json").write_text(json.dumps(real_report())[:-1])
+    with pytest.raises(SpikerlError, match="cannot read '.*report.json'"):
+        find_sources([tmp_path / "run"])
+
+
 def test_carbon_follows_the_given_intensity_where_energy_is_known(tmp_path: Path) -> None:
     write_run(tmp_path / "run", 100.0, 3.6e6)
     write_run(tmp_path / "untracked", 100.0, None)
@@ -155,6 +229,11 @@ def test_a_file_that_is_nothing_known_is_named(tmp_path: Path, content: str, mes
 def test_a_verification_of_wrong_types_is_refused_and_named(tmp_path: Path) -> None:
     document = json.loads(VERIFIED.read_text())
     document["rows"][0]["spikes"]["mismatches"][1] = -1
+    for key, value in (("spikes", [1]), ("action_error", "x")):
+        broken = copy.deepcopy(document)
+        broken["rows"][0][key] = value
+        with pytest.raises(SpikerlError, match="v.json' is no whole spikerl.verify/1: a part is no object"):
+            find_sources([put(tmp_path / "v.json", broken)])
     with pytest.raises(SpikerlError, match=r"v.json.*\$.conformance\[0\].rows\[0\].mismatches\[1\]: -1"):
         find_sources([put(tmp_path / "v.json", document)])
 

@@ -49,6 +49,21 @@ def test_each_thing_that_differs_or_lacks_is_named(path: str, value: Any, messag
     assert not any(line.startswith("p.nir on fixed: ") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        (1, "1 seed: no interval, one episode says little"),
+        (2, "2 seeds: intervals are only as wide as those episodes"),
+        (9, "9 seeds: intervals are only as wide as those episodes"),
+        (10, None),
+    ],
+)
+def test_fewer_than_ten_seeds_are_warned_of(seeds: int, message: str | None) -> None:
+    report = real_report(*range(10))
+    first(report)["environment"]["seeds"] = list(range(seeds))
+    assert report_warnings(report) == ([] if message is None else [f"p.nir on fixed: {message}"])
+
+
 def test_deployments_of_different_environments_are_not_held_against_each_other() -> None:
     report = two_alike()
     report["deployments"][1]["environment"] |= {"id": "Ant-v5", "seeds": list(range(5, 15))}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support import quantized_policy, random_policy
 
-from simulators.compare import ann_sizes, report_document
+from simulators.compare import report_document
 from simulators.protocol import Backend
 from simulators.registry import make_backend
 from simulators.rollout import Rollout, rollout
@@ -105,5 +105,19 @@ def test_a_silent_layer_is_warned_of(tmp_path: Path) -> None:
     assert not any("layer 1 never spiked" in line for line in document["warnings"])
 
 
-def test_the_ann_of_the_same_task_goes_from_observation_to_action() -> None:
-    assert ann_sizes(quantized_policy()) == (4, 24, 20, 1)
+def test_the_ann_of_the_same_task_goes_from_observation_to_action(tmp_path: Path) -> None:
+    """And so do the break-evens: the core itself is 40-24-20-10."""
+    policy, file = quantized_policy(), tmp_path / "p.nir"
+    assert policy.ann_sizes() == (4, 24, 20, 1)
+    save_policy(policy, file)
+    chips = load_energy_chips()
+    document = report_document(policy, file, ENV, 0.04, played(policy, ("fixed",), range(1)), chips)
+    energy = document["deployments"][0]["backends"]["fixed"]["energy"]
+    ours = [one for one in energy["baselines"] if one["target"].startswith("ann-")]
+    assert len(ours) > 3 and all("the dense ANN 4-24-20-1 of the same task" in one["what"] for one in ours)
+    (fp32,) = [one for one in ours if one["id"] == "ann-fp32/synops"]
+    macs = 4 * 24 + 24 * 20 + 20 * 1
+    assert (fp32["low"], fp32["high"]) == pytest.approx((macs * 4.6e-6, macs * 4.6e-6))  # 0.9 + 3.7 pJ, Horowitz 2014
+    (rival,) = [one for one in ours if one["id"] == "ann-int3/synops"]
+    (flat,) = [one for one in energy["sweep"]["figures"] if one["id"] == "ann-int3/synops"]
+    assert set(flat["low"]) == {rival["low"]} and set(flat["high"]) == {rival["high"]}

@@ -11,7 +11,8 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from support import ROOT, random_policy
+from support import ROOT, quantized_policy, random_policy
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from simulators import inference_cases, inference_run
@@ -27,7 +28,7 @@ from simulators.inference_energy import (
 )
 from simulators.inference_run import measure
 from simulators.torch_backend import TorchBackend
-from simulators.torch_inference import ann_function, ann_sizes, observations, policy_function
+from simulators.torch_inference import ann_function, observations, policy_function
 from spikerl_deploy.codec import decode, encode
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.meters import Unmetered
@@ -35,6 +36,7 @@ from spikerl_deploy.policy import Policy
 from spikerl_deploy.policy_file import save_policy
 
 CPU = torch.device("cpu")
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CASE = Case(SPIKING, "cpu", "eager", 4, False)
 TIMING = Timing(10.0, 3, 1)
 
@@ -128,6 +130,9 @@ def test_the_idle_power_is_the_mean_of_before_and_after_and_a_drift_is_warned_of
     assert (idle["power_w"], idle["before_w"], idle["after_w"], idle["seconds"]) == (10.0, 8.0, 12.0, 30.0)
     (warning,) = warnings_of(idle, Machine())
     assert "8 to 12 W" in warning
+    fallen = idle_document("cpu", [Window(10.0, 120.0), Window(10.0, 80.0)], Machine())
+    (warning,) = warnings_of(fallen, Machine())
+    assert "12 to 8 W" in warning
     still = idle_document("cpu", [Window(10.0, 80.0), Window(10.0, 84.0)], Machine())
     assert list(warnings_of(still, Machine())) == []
 
@@ -204,7 +209,7 @@ def test_both_networks_do_the_whole_arithmetic_of_their_sizes(bf16: bool) -> Non
             actions = make(policy, CPU, bf16)(raw)
         macs[make] = counter.get_total_flops() // 2
         assert actions.shape == (7, 2) and actions.dtype == torch.float32
-    assert ann_sizes(policy) == (3, 24, 20, 2)
+    assert policy.ann_sizes() == (3, 24, 20, 2)
     assert macs[ann_function] == 7 * (3 * 24 + 24 * 20 + 20 * 2)
     assert macs[policy_function] == 7 * 5 * (30 * 24 + 24 * 20 + 20 * 20)
 
@@ -227,7 +232,7 @@ def test_observations_are_as_spread_as_in_training_and_always_the_same() -> None
 
 def test_a_core_alone_is_refused() -> None:
     core = replace(random_policy(), encoder=None, decoder=None, normalization=None)
-    for function in (ann_sizes, lambda policy: policy_function(policy, CPU, False)):
+    for function in (Policy.ann_sizes, lambda policy: policy_function(policy, CPU, False)):
         with pytest.raises(SpikerlError, match="core alone"):
             function(core)
 
@@ -353,6 +358,55 @@ def test_the_policy_is_measured_as_trained_where_the_file_carries_that(
     assert len(seen) == 1 and not seen[0].any()
 
 
+def test_rows_of_an_integer_policy_say_which_weights_they_ran(tmp_path: Path, quick: Watts) -> None:
+    policy, file = quantized_policy(), tmp_path / "policy.nir"
+    save_policy(policy, file)
+    cases = [Case(workload, "cpu", "eager", 1, bf16) for bf16 in (False, True) for workload in (SPIKING, DENSE)]
+
+    def notes(policy: Policy) -> list[str]:
+        document = measure(policy, file, cases, Timing(0.05, 1, 1), [], lambda text: None)
+        return [one["note"].partition(";")[0] for one in document["rows"]]
+
+    short = "windows of 0.05 s, 10 s are recommended"
+    assert notes(policy) == [
+        *("float32 weights as trained, no 8-bit integers", short),
+        *("BF16 weights as trained, no 8-bit integers", short),
+    ]
+    assert notes(replace(policy, trained=None))[0] == "float32 weights of the NIR graph, no 8-bit integers"
+    assert notes(policy.as_trained()) == [short] * 4
+
+
+class Copies(TorchFunctionMode):
+    """Copies between devices that are asked for, also those that are none here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, str, Any]] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (torch.Tensor.to, torch.Tensor.cpu):
+            self.seen.append((function.__name__, args[0].device.type, args[1:]))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_the_latency_is_from_an_observation_on_the_host_to_an_action_on_the_host(
+    name: str, quick: Watts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = Copies()
+
+    def once(call: Any) -> float:
+        with copies, torch.no_grad():
+            assert call().shape == (4, 1)
+        return 1.5
+
+    monkeypatch.setattr(inference_run, "_latency_ms", once)
+    case = Case(SPIKING, name, "eager", 4, False)
+    _, latency = inference_run._measure_case(random_policy(), case, quick, Timing(0.01, 1, 1))
+    assert latency == 1.5
+    assert (copies.seen[0], copies.seen[-1]) == (("to", "cpu", (torch.device(name),)), ("cpu", name, ()))
+
+
 def test_what_torch_cannot_run_is_one_line_that_names_the_row_and_the_meter_is_closed(
     tmp_path: Path, quick: Watts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,7 +432,7 @@ def test_the_plan_tells_how_long_it_takes() -> None:
     assert inference_cases.GOOD_WINDOW_S == Timing().window_s >= 10
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@NEEDS_CUDA
 def test_on_cuda_a_graph_acts_as_eager_and_the_energy_is_the_boards(tmp_path: Path, quick: Watts) -> None:
     policy, file = random_policy(), tmp_path / "policy.nir"
     save_policy(policy, file)

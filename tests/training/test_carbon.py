@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,7 +133,9 @@ def test_the_intensity_is_a_setting_that_none_unsets() -> None:
     assert from_sources(assignments=["carbon_intensity=none"]) == from_sources()
 
 
-def test_a_run_writes_emissions_by_the_intensity_that_was_set(tmp_path: Path) -> None:
+def test_a_run_writes_emissions_by_the_intensity_that_was_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = tiny(steps=60, start_steps=30, eval_every=60, eval_episodes=1, carbon=True, carbon_intensity=500.0)
     Trainer(settings, tmp_path / "run", quiet=True).run()
     figures = json.loads((tmp_path / "run" / "emissions.json").read_text())
@@ -150,14 +153,51 @@ def test_a_run_writes_emissions_by_the_intensity_that_was_set(tmp_path: Path) ->
     }
     assert energy["kg_co2eq"] == pytest.approx(emissions_kg(energy["joule"], 500))
     assert training_energy({"origin": None}) is training_energy(None) is None
-    (tmp_path / "run" / "emissions.json").write_text("{")  # damaged: the policy is as good without
-    assert "training_energy" not in read_source(tmp_path / "run")[0].provenance
+    capsys.readouterr()
+    damages = [json.dumps(figures | change) for change in DAMAGES]
+    for text in ("{", "[]", "[" * 100_000, '"x"', "null", *damages):  # the policy is as good without
+        (tmp_path / "run" / "emissions.json").write_text(text)
+        assert "training_energy" not in read_source(tmp_path / "run")[0].provenance
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "no energy of training goes into the provenance" in line and "emissions.json' cannot be read" in line
+
+
+def intensity_of(**changes: Any) -> dict[str, Any]:
+    return {
+        "carbon_intensity": {"value": 360.0, "unit": "g CO2eq/kWh", "kind": "modelled", "source": "there"} | changes
+    }
+
+
+DAMAGES: list[dict[str, Any]] = [
+    {"total_energy_joule": float("nan")},
+    {"total_energy_joule": float("inf")},
+    {"total_energy_joule": -5.0},
+    {"total_energy_joule": 10**400},
+    {"total_energy_joule": True},
+    {"total_energy_joule": None},
+    {"total_energy_kind": "magic"},
+    {"total_energy_kind": "unmeasured"},
+    {"total_energy_kind": ["measured"]},
+    {"emissions_kg_co2eq": "much"},
+    {"emissions_kg_co2eq": "1.0"},
+    {"emissions_kg_co2eq": -0.1},
+    {"carbon_intensity": None},
+    {"carbon_intensity": "x"},
+    {"carbon_intensity": {"value": 360.0}},
+    intensity_of(value=float("nan")),
+    intensity_of(value=-1),
+    intensity_of(value=10**400),
+    intensity_of(unit="kg CO2eq/kWh"),
+    intensity_of(source=["there"]),
+    intensity_of(source="\ud800"),
+    intensity_of(source={"long": "x" * 10_000}),
+]
 
 
 def emissions(folder: Path, **changes: Any) -> None:
     document = {
         "tracked": True, "total_energy_joule": 10.0, "total_energy_kind": "modelled", "emissions_kg_co2eq": 0.001,
-        "carbon_intensity": {"value": 360.0, "unit": "g CO2eq/kWh", "kind": "modelled", "source": "there"},
+        **intensity_of(),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "emissions.json").write_text(json.dumps(document | changes))
@@ -169,16 +209,22 @@ def test_several_seeds_share_the_energy_of_their_run_and_say_so(tmp_path: Path) 
     found = read_training_energy(checkpoint, 4)
     assert found is not None and (found["joule"], found["seeds"]) == (10.0, 4)
     assert read_training_energy(checkpoint, 1) is None  # a run of one seed has it beside its checkpoints
-    assert read_training_energy(tmp_path / "run" / "best.pt", 4) is None  # a copy is of no run
+    assert read_training_energy(tmp_path / "run" / "copies" / "best.pt", 1) is None  # a copy is of no run
+    assert read_training_energy(tmp_path / "run" / "a" / "b" / "best.pt", 4) is None
 
 
-@pytest.mark.parametrize(
-    "changes", [{"total_energy_joule": float("nan")}, {"carbon_intensity": None}, {"emissions_kg_co2eq": "much"}]
-)
+@pytest.mark.parametrize("changes", DAMAGES, ids=lambda changes: next(iter(changes)))
 def test_damaged_emissions_are_an_error_with_the_files_name(tmp_path: Path, changes: dict[str, Any]) -> None:
     emissions(tmp_path, **changes)
-    with pytest.raises(SpikerlError, match=r"emissions.json' cannot be read"):
+    with pytest.raises(SpikerlError, match=r"emissions.json' cannot be read") as caught:
         read_training_energy(tmp_path / "checkpoints" / "best.pt", 1)
+    assert len(caught.value.message) < len(str(tmp_path)) + 300 and "\n" not in caught.value.message
+
+
+def test_whole_numbers_and_zeros_are_figures_too(tmp_path: Path) -> None:
+    emissions(tmp_path, total_energy_joule=10, emissions_kg_co2eq=0, **intensity_of(value=0))
+    found = read_training_energy(tmp_path / "checkpoints" / "best.pt", 1)
+    assert found is not None and (found["joule"], found["kg_co2eq"], found["intensity"]["value"]) == (10.0, 0.0, 0.0)
 
 
 def test_an_untracked_run_gives_no_energy(tmp_path: Path) -> None:
@@ -193,6 +239,15 @@ def test_the_cpu_counts_as_measured_where_codecarbon_reads_rapl_and_only_there()
     figures = tracker.stop()
     assert (figures["energy_joule"]["cpu"]["kind"] == "measured") == ("intel_rapl" in modes)
     assert figures["total_energy_kind"] == "modelled"  # the RAM always is
+
+
+@pytest.mark.parametrize("kilowatt_hours", [0.0, 0.001])
+def test_a_counter_that_stands_still_measures_nothing(kilowatt_hours: float) -> None:
+    data = SimpleNamespace(cpu_energy=kilowatt_hours, gpu_energy=0.0, ram_energy=0.001, duration=10.0)
+    parts = training.carbon._components(data)
+    assert (parts["cpu"].kind == "unmeasured") == (kilowatt_hours == 0)
+    assert parts["cpu"].joule == kilowatt_hours * 3.6e6
+    assert (parts["gpu"].kind, parts["ram"].kind) == ("unmeasured", "modelled")
 
 
 @pytest.mark.parametrize("country", ["Atlantis", "fra", ""])

@@ -55,6 +55,8 @@ def test_the_first_run_is_the_baseline_of_those_of_its_environment(tmp_path: Pat
     for key in ("speedup", "greenup", "powerup", "quadrant"):
         assert parts["speedups"][0][key] == expected[key]
     assert (parts["speedups"][1]["greenup"], parts["speedups"][1]["kind"]) == (None, "unmeasured")
+    for one in parts["speedups"]:
+        assert one["what"].endswith("Speedup is of measured wall times, the kind is that of the energies")
     assert any("the energy of B is unmeasured" in line for line in parts["warnings"])
     assert training_parts([]) == {"training": [], "speedups": [], "warnings": []}
 
