@@ -52,7 +52,7 @@ def _against_ann(energy: dict[str, Any]) -> Fact | None:
     value = {True: "saves", False: "does not save", None: "undecided"}[line["saves"]]
     low, high = line["threshold_low"], line["threshold_high"]
     below = "no firing rate would" if high is None else f"break-even at {percent(low or 0.0)} to {percent(high)}"
-    detail = f"{percent(line['here'])} firing rate, {below}; {line['title']}"
+    detail = f"firing rate {percent(line['here'])}, weighted by synapses, {below}; {line['title']}"
     return Fact("Against a quantized ANN", value, detail, line["kind"])
 
 

@@ -70,7 +70,7 @@ def data_table(table: Table) -> Markup:
 
 def bare_table(table: Table) -> Markup:
     """A table in a box of its own, which scrolls sideways and can be reached by keyboard."""
-    head = tag("tr", *(_heading(column) for column in table.columns))
+    head = tag("tr", *(_heading(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)))
     body = (tag("tr", *(_cell(cell, table.columns[i], i == 0) for i, cell in enumerate(row))) for row in table.rows)
     return join(
         tag(
@@ -85,9 +85,13 @@ def bare_table(table: Table) -> Markup:
     )
 
 
-def _heading(column: Column) -> Markup:
+def _heading(column: Column, cells: Sequence[Cell]) -> Markup:
+    """A column of words says how long its longest cell is: the style sheet gives it room for that, up to a limit."""
     unit = tag("small", column.unit) if column.unit else None
-    return tag("th", column.name, " " if unit else None, unit, scope="col", class_="text" if column.text else None)
+    longest = max((len(cell_text(cell)) for cell in cells), default=0)
+    words = {"class_": "text", "style": f"--longest: {longest}"} if column.text else {}
+    name = Markup(join(column.name).replace("/", "/<wbr>"))
+    return tag("th", name, " " if unit else None, unit, scope="col", **words)
 
 
 def _cell(cell: Cell, column: Column, first: bool) -> Markup:

@@ -11,6 +11,8 @@ _MODELLED_NOTE = (
     "Energies are modelled from counted operations and are lower bounds. per second: power at the control rate."
 )
 
+_RATE_NOTE = "Firing rate: of the inputs of all layers, weighted by their synapses; not the rate of any one layer."
+
 
 def _energy_columns(first: str) -> tuple[Column, ...]:
     return (
@@ -94,7 +96,8 @@ def break_even_table(deployment: dict[str, Any]) -> Table:
         )
         for entry in deployed(deployment)["energy"]["break_even"]
     )
-    return Table("Break-even against an ANN", columns, rows, "undecided: within the range, or the source says nothing.")
+    note = f"undecided: within the range, or the source says nothing. {_RATE_NOTE}"
+    return Table("Break-even against an ANN", columns, rows, note)
 
 
 def sweep_table(deployment: dict[str, Any]) -> Table | None:
@@ -102,7 +105,7 @@ def sweep_table(deployment: dict[str, Any]) -> Table | None:
     sweep = deployed(deployment)["energy"].get("sweep")
     if not sweep:
         return None
-    columns = [Column("firing rate", "spikes a neuron and time step")]
+    columns = [Column("firing rate", "spikes a synapse and time step")]
     for figure in sweep["figures"]:
         columns += [Column(f"{figure['id']}, {end}", "µJ per inference") for end in ("low", "high")]
     rows = []
@@ -111,7 +114,7 @@ def sweep_table(deployment: dict[str, Any]) -> Table | None:
         for figure in sweep["figures"]:
             row += [figure["low"][index], figure["high"][index]]
         rows.append(tuple(row))
-    return Table("Energy against firing rate", tuple(columns), tuple(rows), "Modelled.")
+    return Table("Energy against firing rate", tuple(columns), tuple(rows), f"Modelled. {_RATE_NOTE}")
 
 
 def references_table(deployment: dict[str, Any]) -> Table | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from spikerl_deploy.report.table import Cell, Column, Table
+from spikerl_deploy.report.table import Cell, Column, Table, number
 from spikerl_deploy.report.tables import deployed, headline_figure
 
 SYMBOLS = {"passed": "✓", "failed": "✗", "error": "!", "skipped": "○", "informational": "i"}
@@ -16,7 +16,7 @@ def summary_table(deployments: Sequence[dict[str, Any]]) -> Table:
     columns = (
         Column("deployment", text=True),
         Column("environment", text=True),
-        Column("bits"),
+        Column("bits", "as run"),
         Column("seeds"),
         Column("mean return"),
         Column("retention"),
@@ -34,7 +34,7 @@ def summary_table(deployments: Sequence[dict[str, Any]]) -> Table:
             (
                 deployment["title"],
                 deployment["environment"]["id"],
-                deployment["policy"]["bits"] or "float",
+                bits_run(deployment),
                 len(deployment["environment"]["seeds"]),
                 entry["mean_return"],
                 comparison["retention"] if comparison else None,
@@ -48,6 +48,13 @@ def summary_table(deployments: Sequence[dict[str, Any]]) -> Table:
     how = next((d["comparison"]["interval"] for d in deployments if d["comparison"]), None)
     note = f"Interval: {how}." if how else ""
     return Table("Deployments", columns, tuple(rows), note)
+
+
+def bits_run(deployment: dict[str, Any]) -> int | str:
+    """Bits of the weights that the deployed backend executed, which are not always those of the file; or `float`."""
+    entry = deployed(deployment)
+    bits: int = entry["workload"]["footprint"]["weight_bits"]
+    return bits if entry["exactness"] == "integer" else "float"
 
 
 def conformance_table(conformance: dict[str, Any]) -> Table:
@@ -77,7 +84,6 @@ def training_table(runs: Sequence[dict[str, Any]]) -> Table:
     """One row a training run."""
     columns = (
         Column("run", text=True),
-        Column("environment", text=True),
         Column("seeds"),
         Column("steps"),
         Column("time", "s"),
@@ -86,19 +92,24 @@ def training_table(runs: Sequence[dict[str, Any]]) -> Table:
         Column("final return"),
         Column("mean of the last ten"),
         Column("energy", "kJ"),
-        Column("energy is", text=True),
         Column("carbon", "g CO2eq"),
-        Column("carbon is", text=True),
     )
     rows = []
     for run in runs:
         energy, carbon = run["energy"], run["carbon"]
         rows.append(
-            (run["title"], run["env"], run["seeds"], run["steps"], run["seconds"])
-            + (run["stopped"] if run["finished"] else f"{run['stopped'] or 'unknown'} (not finished)",)
-            + (run["best_return"], run["final_return"], run["last_ten_mean"])
-            + ((energy["joule"] / 1e3, energy["kind"]) if energy else (None, "unmeasured"))
-            + ((carbon["kg_co2eq"] * 1e3, carbon["kind"]) if carbon else (None, "unknown"))
+            (
+                _with_environment(run),
+                run["seeds"],
+                run["steps"],
+                run["seconds"],
+                run["stopped"] if run["finished"] else f"{run['stopped'] or 'unknown'} (not finished)",
+                run["best_return"],
+                run["final_return"],
+                run["last_ten_mean"],
+                f"{number(energy['joule'] / 1e3)} ({energy['kind']})" if energy else "unmeasured",
+                f"{number(carbon['kg_co2eq'] * 1e3)} ({carbon['kind']})" if carbon else "unknown",
+            )
         )
     intensities = {
         f"{run['carbon']['intensity']['value']:g} {run['carbon']['intensity']['unit']} "
@@ -108,6 +119,12 @@ def training_table(runs: Sequence[dict[str, Any]]) -> Table:
     }
     note = f"Carbon intensity: {'; '.join(sorted(intensities))}." if intensities else ""
     return Table("Training runs", columns, tuple(rows), note)
+
+
+def _with_environment(run: dict[str, Any]) -> str:
+    """The title, which names the environment as a rule."""
+    title, env = str(run["title"]), run["env"]
+    return f"{title}, {env}" if env and env not in title else title
 
 
 def curves_table(runs: Sequence[dict[str, Any]]) -> Table:

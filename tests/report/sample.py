@@ -40,7 +40,7 @@ def manifest(*command: str) -> dict[str, Any]:
     }
 
 
-def workload(rng: np.random.Generator, seeds: int, rate: float) -> dict[str, Any]:
+def workload(rng: np.random.Generator, seeds: int, rate: float, bits: int) -> dict[str, Any]:
     layers = []
     for index, (n_in, neurons) in enumerate(itertools.pairwise(SIZES)):
         events = rate * n_in * TIME_STEPS * rng.uniform(0.8, 1.2)
@@ -98,7 +98,7 @@ def workload(rng: np.random.Generator, seeds: int, rate: float) -> dict[str, Any
         },
         "footprint": {
             "unit": "bytes",
-            "weight_bits": 8,
+            "weight_bits": bits,
             "weights": 124416,
             "biases": 1144,
             "neuron_states": 4576,
@@ -246,7 +246,7 @@ def deployment(bits: int | None = 8, backend: str = "lava", seeds: int = 10, rat
     deployed = baseline * loss + rng.normal(0, 25, seeds)
 
     def entry(returns: np.ndarray, runs: str, exactness: str) -> dict[str, Any]:
-        counts = workload(rng, seeds, rate)
+        counts = workload(rng, seeds, rate, bits if bits and exactness == "integer" else 32)
         spread = 1.96 * returns.std() / np.sqrt(seeds)
         return {
             "runs": runs,
@@ -293,7 +293,7 @@ def deployment(bits: int | None = 8, backend: str = "lava", seeds: int = 10, rat
         },
         "backend": backend,
         "backends": {
-            backend: entry(deployed, "integer weights", "integer"),
+            backend: entry(deployed, *(("integer weights", "integer") if bits else ("float weights", "float"))),
             "torch": entry(baseline, "float weights", "float"),
         },
         "comparison": {

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sample
 
+from spikerl_deploy.report.headline import FAIREST
 from spikerl_deploy.report.page import write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -21,6 +22,9 @@ HOSTILE = (
     "</title></style></svg><script>window.owned=1</script><img src='http://192.0.2.1/x.png' onerror='window.owned=1'>"
     '"\'><a href="javascript:window.owned=1">{{7*7}} ${1} 🦾 \u202e'
 )
+
+
+NOTE = "A clause as long as those in the notes of a real report are; " * 6
 
 
 def hostile_document() -> dict[str, Any]:
@@ -47,6 +51,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pages")
     documents = {"full": sample.full_report(8, None), "hostile": hostile_document()}
     documents["full"]["deployments"][1] |= {"spikes": None, "membranes": None, "firing_rates": []}  # sooner drawn
+    for deployment in documents["full"]["deployments"]:
+        energy = deployment["backends"]["lava"]["energy"]
+        energy["break_even"][0]["id"] = FAIREST  # for the fifth card
+        energy["figures"][0]["note"] = NOTE
+    for row in documents["full"]["inference"][0]["rows"]:
+        row["note"] = NOTE
     for name, document in documents.items():
         write_page(document, folder / f"{name}.html")
     return {name: (folder / f"{name}.html").as_uri() for name in documents}
@@ -115,6 +125,53 @@ def test_the_page_never_scrolls_sideways(tab: Any, pages: dict[str, str], name: 
     assert wide == []
 
 
+@pytest.mark.parametrize(("width", "rows"), [(360, [1] * 5), (1100, [5])])
+def test_headline_cards_stand_in_one_row_where_there_is_room(
+    tab: Any, pages: dict[str, str], width: int, rows: list[int]
+) -> None:
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.goto(pages["full"])
+    tops = (
+        tab.locator(".headline").first.locator("div").evaluate_all("all => all.map(e => e.getBoundingClientRect().top)")
+    )
+    assert [tops.count(top) for top in sorted(set(tops))] == rows
+
+
+def test_rows_of_tables_can_be_seen_whole(tab: Any, pages: dict[str, str]) -> None:
+    tab.goto(pages["full"])
+    tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    boxes = tab.eval_on_selector_all(
+        ".scroll",
+        "all => all.map(e => [e.clientHeight, Math.max(...[...e.querySelectorAll('tr')].map(r => r.clientHeight)),"
+        " e.scrollHeight, !!e.closest('details')])",
+    )
+    assert all(row < box / 2 or inner <= box for box, row, inner, _ in boxes)
+    assert all(row < 250 for _, row, _, _ in boxes), "a long note has room to the side"
+    bare = [(box, inner) for box, _, inner, folded in boxes if not folded]
+    assert len(bare) >= 5
+    assert all(inner <= box for box, inner in bare)
+
+
+def test_training_runs_fit_the_page(tab: Any, pages: dict[str, str]) -> None:
+    tab.set_viewport_size({"width": 1200, "height": 800})
+    tab.goto(pages["full"])
+    box = tab.locator("#training > .scroll").first
+    assert "Training runs" in box.inner_text()
+    assert box.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280])
+def test_text_of_plots_is_large_enough_to_read(tab: Any, pages: dict[str, str], width: int) -> None:
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.goto(pages["full"])
+    sizes = tab.eval_on_selector_all(
+        "figure svg text",
+        "all => all.map(e => { const s = e.ownerSVGElement; return parseFloat(getComputedStyle(e).fontSize)"
+        " * s.getBoundingClientRect().width / s.viewBox.baseVal.width; })",
+    )
+    assert min(sizes) > 9.5
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(tab: Any, pages: dict[str, str], scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
@@ -123,6 +180,19 @@ def test_axe_finds_no_violation(tab: Any, pages: dict[str, str], scheme: str) ->
     tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
     found = axe.Axe().run(tab).response["violations"]
     assert [(item["id"], item["nodes"][0]["html"][:200]) for item in found] == []
+
+
+BROKEN_WORDS = """() => [...document.querySelectorAll('thead th')].flatMap(heading => {
+  const walker = document.createTreeWalker(heading, NodeFilter.SHOW_TEXT), broken = [];
+  for (let node = walker.nextNode(); node; node = walker.nextNode())
+    for (const word of node.data.matchAll(/[a-z]+/gi)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1) broken.push(word[0]);
+    }
+  return broken;
+})"""
 
 
 def contrast(first: str, second: str) -> float:
@@ -147,7 +217,8 @@ def test_text_and_marks_of_plots_stand_out(tab: Any, pages: dict[str, str], sche
     assert {colour: contrast(colour, paper) for colour in texts if contrast(colour, paper) < 4.5} == {}
     strokes = tab.eval_on_selector_all(
         "figure svg :not(defs) > :is(path, use):is([style*='var(--blue)'], [style*='var(--orange)'])",
-        "all => [...new Set(all.flatMap(e => [getComputedStyle(e).fill, getComputedStyle(e).stroke]))]",
+        "all => [...new Set(all.flatMap(e => ['fill', 'stroke']"  # a hollow mark names no fill
+        ".filter(k => e.getAttribute('style').includes(`${k}: var(`)).map(k => getComputedStyle(e)[k])))]",
     )
     marks = [colour for colour in strokes if colour.startswith("rgb(")]
     assert len(marks) >= 2
@@ -173,6 +244,10 @@ def test_paper_shows_the_tables_black_on_white(tab: Any, pages: dict[str, str], 
     tables = tab.locator("figure details table")
     assert tables.count() > 10
     assert all(table.is_visible() for table in tables.all())
+    tab.set_viewport_size({"width": 680, "height": 900})  # 180 mm
+    right = "all => Math.max(...all.map(e => e.getBoundingClientRect().right))"
+    assert tab.eval_on_selector_all("table, figure svg", right) <= 681
+    assert tab.evaluate(BROKEN_WORDS) == []
     tab.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
     pdf = (tmp_path / "report.pdf").read_bytes()
     assert pdf.startswith(b"%PDF")

@@ -25,12 +25,15 @@ def told(**line: Any) -> dict[str, str]:
 def test_the_verdict_against_the_quantized_ann_is_that_of_the_break_even(saves: bool | None, words: str) -> None:
     verdict = told(saves=saves, threshold_low=0.0975, threshold_high=0.1119, here=0.2304)["Against a quantized ANN"]
     assert verdict.startswith(words)
-    assert "23.0 % firing rate, break-even at 9.75 % to 11.2 %; 45 nm CMOS, memory-aware (modelled)" in verdict
+    assert (
+        "firing rate 23.0 %, weighted by synapses, break-even at 9.75 % to 11.2 %; 45 nm CMOS, memory-aware (modelled)"
+        in verdict
+    )
 
 
 def test_a_policy_that_no_firing_rate_would_save_is_told_so() -> None:
     verdict = told(saves=False, threshold_low=None, threshold_high=None, here=0.1)["Against a quantized ANN"]
-    assert verdict.startswith("does not save: 10.0 % firing rate, no firing rate would")
+    assert verdict.startswith("does not save: firing rate 10.0 %, weighted by synapses, no firing rate would")
 
 
 def test_without_a_rate_there_is_no_verdict() -> None:

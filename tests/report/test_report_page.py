@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from page_reader import Reader, read_page
 
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.report.document import validate
 from spikerl_deploy.report.markup import Markup, join, tag
 from spikerl_deploy.report.page import page, write_page
 from spikerl_deploy.report.plots import draw_plots
 from spikerl_deploy.report.table import cell_text, number, printable
+from spikerl_deploy.report.tables_overview import training_table
 
 HOSTILE = "</title></script><script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&amp; 🦾\x00"
 
@@ -90,6 +92,12 @@ def test_headline_and_what_is_not_measured_are_said(full: tuple[dict[str, Any], 
     assert "arXiv 2403.08928" in words
 
 
+def test_ids_in_the_heads_of_tables_can_break_at_their_slashes(full: tuple[dict[str, Any], str, Reader]) -> None:
+    document, text, _ = full
+    name = document["deployments"][0]["backends"]["lava"]["energy"]["sweep"]["figures"][0]["id"]
+    assert f">{name.replace('/', '/<wbr>')}, low <small>" in text
+
+
 def test_a_gpu_that_was_measured_is_not_said_to_be_unmeasured() -> None:
     document = sample.report() | {"inference": [sample.inference()]}
     assert "not measured" in page(document, [])
@@ -138,6 +146,26 @@ def test_every_figure_of_any_document_is_in_a_table(
         assert any(row[2:5] == wanted and row[0].startswith(name) for row in reader.rows)
     returns = deployment["backends"]["lava"]["returns"]
     assert all(any(row[1] == number(value) for row in reader.rows if len(row) > 1) for value in returns)
+
+
+@pytest.mark.parametrize("name", ["conformance", "quantization", "training"])
+def test_no_deployment_takes_the_name_of_a_part_whose_plots_it_would_share(name: str) -> None:
+    document = sample.full_report(8)
+    deployment = document["deployments"][0]
+    deployment["id"] = f"{name}-run"
+    validate(document, "report.json")
+    deployment["id"] = name
+    with pytest.raises(SpikerlError, match=rf"at \$\.deployments\[0\]\.id: \"{name}\", where not "):
+        validate(document, "report.json")
+
+
+def test_a_training_run_is_named_with_its_environment_once() -> None:
+    document = sample.full_report(8)
+    first, second = document["training"][:2]
+    first["title"] = f"{first['env']}, a run"
+    second["title"] = "another"
+    names = [row[0] for row in training_table(document["training"]).rows]
+    assert names[:2] == [first["title"], f"another, {second['env']}"]
 
 
 def test_hostile_text_stays_text() -> None:

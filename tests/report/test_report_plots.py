@@ -15,8 +15,10 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.report.plots import Plot, draw_plots, write_plots
 from spikerl_deploy.report.plots.activity import RASTER_SPIKES, draw_raster
 from spikerl_deploy.report.plots.energy import energy_bars
+from spikerl_deploy.report.plots.membranes import draw_membranes
 from spikerl_deploy.report.plots.quantization import width_groups
 from spikerl_deploy.report.plots.style import drawing
+from spikerl_deploy.report.tables_overview import summary_table
 
 PER_DEPLOYMENT = ("returns", "operations", "energy", "break-even", "rates", "raster", "membranes")
 
@@ -68,6 +70,21 @@ def test_returns_are_marked_at_their_seeds(document: dict[str, Any], plots: dict
     assert f"Retention of the return: {deployment['comparison']['retention']:.3f}" in finding
 
 
+def test_equal_returns_leave_the_deployment_in_sight_inside_the_baseline() -> None:
+    deployment = sample.deployment(seeds=4)
+    backends = deployment["backends"]
+    backends["lava"]["returns"] = backends["torch"]["returns"]
+    deployment["backends"] = {"torch": backends["torch"], "lava": backends["lava"]}
+    (plot,) = (plot for plot in draw_plots(sample.report(deployment)) if plot.id.endswith("-returns"))
+    for axes in plot.figure.axes:
+        baseline, deployed = [line for line in axes.lines if line.get_marker() != "None"]
+        assert baseline.get_markerfacecolor() == "none"
+        assert deployed.get_markerfacecolor() == deployed.get_color()
+        assert baseline.get_markersize() > deployed.get_markersize() + 1
+    legend = plot.figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["torch", "lava"]
+
+
 def test_a_raster_has_a_dash_a_spike() -> None:
     deployment = sample.deployment()
     with drawing():
@@ -92,7 +109,8 @@ def test_a_raster_of_too_many_spikes_shows_fewer_control_steps() -> None:
     with drawing():
         plots = [draw_raster(deployment, limit) for limit in (0, 4, 5, 6, 7)]
     assert [plot.title for plot in plots if plot] == [
-        f"Spikes of the first {steps} control steps" for steps in (1, 1, 2, 2, 3)
+        f"Spikes of the first {steps}"
+        for steps in ("control step", "control step", *["2 control steps"] * 2, "3 control steps")
     ]
     assert plots[2] is not None
     shown = [len(axes.patches[0].get_path().vertices) // 2 for axes in plots[2].figure.axes]
@@ -174,6 +192,87 @@ def test_the_speedup_plane_has_the_runs_that_have_an_energy(plots: dict[str, Plo
     assert "Speedup 2.90, Greenup 2.14, Powerup 1.36 (modelled)" in plots["training-speedup"].finding
 
 
+def test_runs_near_their_baseline_are_named_below_the_speedup_plane() -> None:
+    names = [f"run-{index}" for index in range(6)]
+    speedups = [sample.speedup(name, 1 + index / 100, 1.0) for index, name in enumerate(names)]
+    runs = [sample.training_run(name, 10.0, 10.0) for name in ("float32-baseline", *names)]
+    document = sample.report() | {"deployments": [], "training": runs, "speedups": speedups}
+    (plot,) = (plot for plot in draw_plots(document) if plot.id == "training-speedup")
+    (axes,), (legend,) = plot.figure.axes, plot.figure.legends
+    assert not axes.texts
+    named = [text.get_text() for text in legend.get_texts()]
+    assert named == ["float32 baseline, baseline", *(f"{name.replace('-', ' ')}, modelled" for name in names)]
+    baseline, *marks = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert baseline.get_markerfacecolor() == "none"
+    assert len({(line.get_marker(), line.get_color()) for line in marks}) == len(names)
+    plot.figure.canvas.draw()
+    assert legend.get_window_extent().y1 < axes.get_tightbbox().y0
+
+
+@pytest.mark.parametrize("steps", [1, 3, 15])
+def test_time_steps_are_whole_numbers(steps: int) -> None:
+    deployment = sample.deployment(seeds=2)
+    deployment["spikes"]["time_steps"] = 5 if steps > 1 else 1
+    for layer in deployment["membranes"]["layers"]:
+        for trace in layer["traces"]:
+            trace |= {"voltage": trace["voltage"][:steps], "spikes": []}
+    with drawing():
+        rasters = [draw_raster(deployment, limit) for limit in (0, 500 * steps)]
+        plots = [*rasters, draw_membranes(deployment)]
+    for plot in plots:
+        assert plot is not None
+        plot.figure.canvas.draw()
+        axes = plot.figure.axes[-1]
+        ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        assert ticks
+        assert all(tick == int(tick) for tick in ticks)
+
+
+def test_the_rate_of_the_sweep_is_said_to_be_one_of_synapses(plots: dict[str, Plot]) -> None:
+    (plot,) = (plot for plot in plots.values() if plot.id == "half-cheetah-8-bit-lava-break-even")
+    assert "that of what enters the layers, weighted by synapses: no layer's own" in plot.finding
+    assert plot.figure.axes[0].get_xlabel() == "firing rate (spikes a synapse and time step)"
+
+
+def test_widths_are_those_that_the_backend_ran() -> None:
+    floats = [sample.deployment(bits, backend="torch") for bits in (8, 4, 2)]
+    for item in floats:
+        item["backends"]["torch"]["workload"]["footprint"]["weight_bits"] = 32
+    assert width_groups(floats) == []
+    assert [row[2] for row in summary_table(floats).rows] == ["float"] * 3
+    assert [row[2] for row in summary_table([sample.deployment(8), sample.deployment(None)]).rows] == [8, "float"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("policy", "sizes", [170, 64, 64, 60]),
+        ("policy", "time_steps", 4),
+        ("policy", "coding", "poisson"),
+        ("policy", "provenance", {"made_from": {"source": {"name": "a.nir", "sha256": "b" * 64}}}),
+        ("policy", "sha256", "b" * 64),
+        ("environment", "perturbation", {"noise": 0.1}),
+        ("comparison", "baseline", "fixed"),
+    ],
+)
+def test_a_curve_over_bits_is_of_one_network_in_one_task(path: tuple[str, str, Any]) -> None:
+    part, key, value = path
+    wide, narrow = sample.deployment(8), sample.deployment(4)
+    assert len(width_groups([wide, narrow])) == 1
+    narrow[part][key] = value
+    assert width_groups([wide, narrow]) == []
+    assert len(draw_plots(sample.report(wide, narrow))) == 2 * len(PER_DEPLOYMENT)
+
+
+def test_quantized_files_of_one_trained_file_are_one_network() -> None:
+    trained = {"made_from": {"source": {"name": "best.pt", "sha256": "a" * 64}}, "origin": {"checkpoint": "best.pt"}}
+    exported = {"made_from": {"source": {"name": "a.nir", "sha256": "b" * 64}}, "origin": trained}
+    group = [sample.deployment(bits) for bits in (8, 6, 4)]
+    for item, provenance, sha256 in zip(group, (exported, trained, {"made_from": 3}), "cda", strict=True):
+        item["policy"] |= {"provenance": provenance, "sha256": sha256 * 64}
+    assert width_groups(group) == [group]
+
+
 def test_widths_are_compared_only_where_all_else_is_equal() -> None:
     wide, narrow, float_ = sample.deployment(8), sample.deployment(4), sample.deployment(None)
     other_backend, other_seeds = sample.deployment(6, backend="fixed"), sample.deployment(6, seeds=3)
@@ -199,6 +298,19 @@ def test_the_sweep_over_widths_shows_retention_operations_and_energy(
     headlines = [next(item for item in found if item["id"] == "loihi1/chip-dynamic") for found in figures]
     ends = [list(line.get_ydata()) for line in right.lines if line.get_marker() == "_"]
     assert ends == [[item["low"], item["high"]] for item in headlines]
+
+
+def test_a_sweep_of_returns_writes_them_in_full() -> None:
+    group = [sample.deployment(bits, seeds=1) for bits in (8, 4)]
+    for item in group:
+        del item["backends"]["torch"]
+        item |= {"comparison": None, "spikes": None, "membranes": None}
+        item["backends"]["lava"] |= {"mean_return": 10_200.0 + item["policy"]["bits"], "return_interval": None}
+    plot = draw_plots(sample.report(*group))[0]
+    plot.figure.canvas.draw()
+    labels = [label.get_text() for label in plot.figure.axes[0].get_yticklabels()]
+    assert labels[0].startswith("10,2")
+    assert plot.finding.startswith("Over 1 seed: 8 bits: mean return 10,208,")
 
 
 def test_the_conformance_matrix_tells_by_symbols(plots: dict[str, Plot]) -> None:

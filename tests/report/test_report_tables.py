@@ -136,6 +136,10 @@ def test_tables_hold_the_numbers_of_the_document() -> None:
     assert {run["best_return"], run["final_return"], run["last_ten_mean"], run["steps"]} <= set(
         training_table(document["training"]).rows[0]
     )
+    for trained, row in zip(document["training"], training_table(document["training"]).rows, strict=True):
+        energy, carbon = trained["energy"], trained["carbon"]
+        assert row[-2] == (f"{number(energy['joule'] / 1e3)} ({energy['kind']})" if energy else "unmeasured")
+        assert row[-1] == (f"{number(carbon['kg_co2eq'] * 1e3)} ({carbon['kind']})" if carbon else "unknown")
     sections = sections_table(document["training"])
     assert {part["energy_joule"] for part in run["energy"]["sections"].values()} <= set(cells(sections))
     assert {part["value"] for part in run["energy"]["parts"].values()} <= set(cells(sections))

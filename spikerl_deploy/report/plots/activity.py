@@ -36,11 +36,12 @@ def draw_raster(deployment: dict[str, Any], limit: int = RASTER_SPIKES) -> Plot 
         axes.set_yticks([0, layer["neurons"] - 1] if layer["neurons"] > 1 else [0])
         axes.set_title(f"{shorten(layer['name'], 40)}, {layer['neurons']} neurons", color=PALETTE["muted"])
         control_step_lines(axes, time_steps, shown * time_steps)
+    panels[-1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     panels[-1].set_xlabel(f"time step; a line every control step of T = {time_steps}")
     return Plot(
         f"{deployment['id']}-raster",
         deployment["id"],
-        f"Spikes of the first {shown} control steps",
+        f"Spikes of the first {_control_steps(shown)}",
         _raster_finding(spikes, shown),
         figure,
         (table,),
@@ -80,8 +81,12 @@ def _raster_finding(spikes: dict[str, Any], shown: int) -> str:
     ]
     return (
         f"Share of neurons that spike in a time step, over {spikes['control_steps']} control steps of seed "
-        f"{spikes['seed']}: {', '.join(parts)}. Drawn: {shown} control steps."
+        f"{spikes['seed']}: {', '.join(parts)}. Drawn: the first {_control_steps(shown)}."
     )
+
+
+def _control_steps(count: int) -> str:
+    return "control step" if count == 1 else f"{count} control steps"
 
 
 def draw_rates(deployment: dict[str, Any]) -> Plot | None:

@@ -181,7 +181,7 @@ def draw_sweep(deployment: dict[str, Any]) -> Plot | None:
         axes.annotate(f"this policy: {number(sweep['here'], 3)}", (sweep["here"], 1),
                       (-4 if right else 4, -4), xycoords=("data", "axes fraction"), textcoords="offset points",
                       ha="right" if right else "left", va="top")  # fmt: skip
-    axes.set(xlabel="firing rate (spikes a neuron and time step)", title="energy per inference, modelled, low to high")
+    axes.set(xlabel="firing rate (spikes a synapse and time step)", title="energy per inference, modelled, low to high")
     axes.yaxis.grid(True)
     bottom_legend(figure, axes, columns=1)
     return Plot(
@@ -198,5 +198,10 @@ def _break_even_finding(energy: dict[str, Any], sweep: dict[str, Any]) -> str:
                 for end in (entry["threshold_low"], entry["threshold_high"]) if end is not None]  # fmt: skip
         limit = " to ".join(dict.fromkeys(ends)) or "no threshold"
         parts.append(f"{entry['title']}: {limit} ({said[entry['saves']]})")
-    here = f"This policy's firing rate is {percent(sweep['here'])}. " if sweep["here"] is not None else ""
+    here = ""
+    if sweep["here"] is not None:
+        here = (
+            f"This policy's firing rate is {percent(sweep['here'])}, that of what enters the layers, weighted by "
+            "synapses: no layer's own. "
+        )
     return f"{here}Break-even thresholds: {'; '.join(parts) or 'none'}."

@@ -26,6 +26,7 @@ def draw_membranes(deployment: dict[str, Any]) -> Plot | None:
             _trace(axes, trace, threshold, membranes["time_steps"])
             axes.set_title(f"{shorten(layer['name'], 20)}, neuron {trace['neuron']}", color=PALETTE["muted"])
     for axes in grid[-1]:
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.set_xlabel("time step")
     figure.supylabel("membrane voltage", fontsize=9, color=PALETTE["muted"])
     parts = [
@@ -49,6 +50,7 @@ def _trace(axes: Any, trace: dict[str, Any], threshold: float, time_steps: int) 
     axes.axhline(threshold, color=PALETTE["orange"], linewidth=1, linestyle="--")
     marks = axes.get_xaxis_transform()
     axes.plot(trace["spikes"], [0.97] * len(trace["spikes"]), "|", color=PALETTE["ink"], markersize=5, transform=marks)
+    axes.set_xlim(-0.6, steps - 0.4)
     axes.margins(y=0.22)
     axes.yaxis.get_major_locator().set_params(nbins=4)
     prefixes(axes.yaxis)

@@ -1,4 +1,4 @@
-"""Retention, synaptic operations and energy by the bits of the weights, where a report holds several widths."""
+"""Retention, synaptic operations and energy by the bits of the weights, where one network ran at several widths."""
 
 from __future__ import annotations
 
@@ -7,28 +7,46 @@ from dataclasses import replace
 from typing import Any
 
 from spikerl_deploy.report.plots.plot import Plot
-from spikerl_deploy.report.plots.style import PALETTE, WIDE, new_figure, prefixes
+from spikerl_deploy.report.plots.style import PALETTE, WIDE, new_figure, plain_numbers, prefixes
 from spikerl_deploy.report.table import Table, joule_span, number
 from spikerl_deploy.report.tables import deployed, headline_figure
-from spikerl_deploy.report.tables_overview import summary_table
+from spikerl_deploy.report.tables_overview import bits_run, summary_table
 
 PLACE = "quantization"
 
 
 def width_groups(deployments: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Deployments that differ in bits and share environment, seeds, perturbation and backend; widest first.
+    """Deployments of one network that ran at different bits, all else equal; widest first.
 
-    Of several with the same bits the first stands; a float policy counts as the widest.
+    The bits are those that the backend executed: one that runs floats runs the same ones of every file. Of several with
+    the same bits the first stands.
     """
-    groups: dict[str, dict[float, dict[str, Any]]] = {}
+    groups: dict[str, dict[int, dict[str, Any]]] = {}
     for deployment in deployments:
-        environment = deployment["environment"]
-        key = repr((environment["id"], environment["seeds"], environment["perturbation"], deployment["backend"]))
-        bits = deployment["policy"]["bits"] or float("inf")
-        groups.setdefault(key, {}).setdefault(bits, deployment)
+        bits = deployed(deployment)["workload"]["footprint"]["weight_bits"]
+        groups.setdefault(_all_but_bits(deployment), {}).setdefault(bits, deployment)
     return [
         [group[bits] for bits in sorted(group, reverse=True)] for group in groups.values() if len(group) > 1
     ]  # fmt: skip
+
+
+def _all_but_bits(deployment: dict[str, Any]) -> str:
+    """What deployments must share for a curve over bits to be one over bits alone."""
+    policy, environment, comparison = deployment["policy"], deployment["environment"], deployment["comparison"]
+    network = policy["sizes"], policy["time_steps"], policy["coding"], _trained_file(policy)
+    task = environment["id"], environment["seeds"], environment["perturbation"]
+    return repr((network, task, deployment["backend"], comparison and comparison["baseline"]))
+
+
+def _trained_file(policy: dict[str, Any]) -> Any:
+    """Hash of the innermost file that a policy was made from, the trained network; its own where none is told."""
+    found, provenance = policy["sha256"], policy["provenance"]
+    while isinstance(provenance, dict):
+        made_from = provenance.get("made_from")
+        source = made_from.get("source") if isinstance(made_from, dict) else None
+        found = source.get("sha256", found) if isinstance(source, dict) else found
+        provenance = provenance.get("origin")
+    return found
 
 
 def draw_quantization(deployments: Sequence[dict[str, Any]]) -> list[Plot]:
@@ -37,7 +55,7 @@ def draw_quantization(deployments: Sequence[dict[str, Any]]) -> list[Plot]:
 
 
 def _draw(index: int, group: Sequence[dict[str, Any]]) -> Plot:
-    names = [str(item["policy"]["bits"] or "float") for item in group]
+    names = [str(bits_run(item)) for item in group]
     places = range(len(group))
     figure = new_figure(WIDE, 2.7)
     left, middle, right = figure.subplots(1, 3)
@@ -68,6 +86,8 @@ def _draw(index: int, group: Sequence[dict[str, Any]]) -> Plot:
         axes.set_xlabel("bits of the weights")
         axes.yaxis.grid(True)
     prefixes(middle.yaxis)
+    for axes in (left, right):
+        plain_numbers(axes.yaxis)
     environment = group[0]["environment"]["id"]
     title = f"By bits: {environment} on {group[0]['backend']}"
     tables: tuple[Table, ...] = (replace(summary_table(group), title="By bits"),)
@@ -88,4 +108,5 @@ def _finding(group: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
         spent = f", {joule_span(energy['low'], energy['high'])} ({energy['kind']})" if energy else ""
         counted = number(float(entry["workload"]["per_inference"]["synaptic_operations"]))
         parts.append(f"{name if name == 'float' else name + ' bits'}: {kept}, {counted} SynOps{spent}")
-    return f"Over {len(group[0]['environment']['seeds'])} seeds: {'; '.join(parts)}."
+    seeds = len(group[0]["environment"]["seeds"])
+    return f"Over {seeds} seed{'s' if seeds != 1 else ''}: {'; '.join(parts)}."

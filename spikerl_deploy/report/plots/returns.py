@@ -23,7 +23,10 @@ _MARKERS = ("o", "s", "^", "D")
 
 
 def draw_returns(deployment: dict[str, Any]) -> Plot:
-    """A mark a seed and backend, pairs joined; beside them each mean with its interval."""
+    """A mark a seed and backend, pairs joined; beside them each mean with its interval.
+
+    The baseline's marks are larger and hollow: where backends earn the same, the deployment's are seen inside.
+    """
     seeds = deployment["environment"]["seeds"]
     figure = new_figure(HALF, 3.3)
     points, means = figure.subplots(1, 2, sharey=True, width_ratios=(min(max(len(seeds), 6), 12), 2.2))
@@ -31,8 +34,12 @@ def draw_returns(deployment: dict[str, Any]) -> Plot:
     for index, (name, entry) in enumerate(entries):
         colour = PALETTE[SERIES[index % len(SERIES)]]
         marker = _MARKERS[index % len(_MARKERS)]
-        points.plot(range(len(seeds)), entry["returns"], marker, color=colour, markersize=5, label=shorten(name, 30))
-        means.plot(index, entry["mean_return"], marker, color=colour, markersize=7)
+        hollow = name != deployment["backend"]
+        fill, size = ("none", 9) if hollow else (colour, 5)
+        points.plot(range(len(seeds)), entry["returns"], marker, color=colour, markersize=size, markerfacecolor=fill,
+                    label=shorten(name, 30))  # fmt: skip
+        means.plot(index, entry["mean_return"], marker, color=colour, markersize=9 if hollow else 7,
+                   markerfacecolor=fill)  # fmt: skip
         if entry["return_interval"]:
             means.plot([index] * 2, entry["return_interval"], color=colour, linewidth=2.2)
     everything = np.array([entry["returns"] for _, entry in entries])

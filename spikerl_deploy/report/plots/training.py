@@ -14,6 +14,7 @@ from spikerl_deploy.report.tables_overview import curves_table, sections_table, 
 
 PLACE = "training"
 _DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "^", "D", "v")
 
 
 def draw_training(runs: Sequence[dict[str, Any]], speedups: Sequence[dict[str, Any]]) -> list[Plot | None]:
@@ -101,7 +102,7 @@ def _quadrant(runs: Sequence[dict[str, Any]], speedups: Sequence[dict[str, Any]]
     x = np.array([item["speedup"] for item in drawn])
     y = np.array([item["powerup"] for item in drawn])
     reach = max(1.5, 1.35 * float(np.exp(np.abs(np.log(np.concatenate([x, y]))).max())))
-    figure = new_figure(HALF, 4.3)
+    figure = new_figure(HALF, 4.5 + 0.19 * len(drawn))
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log", xlim=(1 / reach, reach), ylim=(1 / reach, reach))
     axes.set_box_aspect(1)
@@ -111,18 +112,15 @@ def _quadrant(runs: Sequence[dict[str, Any]], speedups: Sequence[dict[str, Any]]
     axes.plot([1 / reach, reach], [1 / reach, reach], color=PALETTE["grey"], linewidth=1, linestyle="--")
     axes.axhline(1, color=PALETTE["rule"], linewidth=1)
     axes.axvline(1, color=PALETTE["rule"], linewidth=1)
-    axes.text(0.97, 0.04, "greener: less energy", transform=axes.transAxes, ha="right")
-    axes.text(0.03, 0.93, "more energy", transform=axes.transAxes)
-    axes.plot(1, 1, "s", color=PALETTE["ink"], markersize=6)
-    base = shorten(titles.get(drawn[0]["baseline"], drawn[0]["baseline"]), 20)
-    axes.annotate(f"{base} (baseline)", (1, 1), (6, -12), textcoords="offset points", color=PALETTE["muted"])
+    base = shorten(titles.get(drawn[0]["baseline"], drawn[0]["baseline"]), 40)
+    axes.plot(1, 1, "s", color=PALETTE["ink"], markersize=10, markerfacecolor="none", label=f"{base}, baseline")
     for index, item in enumerate(drawn):
-        axes.plot(x[index], y[index], "o", color=PALETTE[SERIES[index % 4]], markersize=7)
-        name, right = shorten(titles.get(item["run"], item["run"]), 24), x[index] > 1
-        axes.annotate(f"{name}\n{item['kind']}", (x[index], y[index]), (-8 if right else 8, 0), va="center",
-                      textcoords="offset points", ha="right" if right else "left")  # fmt: skip
+        name = shorten(titles.get(item["run"], item["run"]), 40)
+        axes.plot(x[index], y[index], _MARKERS[index // len(SERIES) % len(_MARKERS)], markersize=6,
+                  color=PALETTE[SERIES[index % len(SERIES)]], label=f"{name}, {item['kind']}")  # fmt: skip
     _ratio_ticks(axes, reach)
-    axes.set(xlabel="Speedup", ylabel="Powerup", title="dashed: Greenup = 1")
+    axes.set(xlabel="Speedup", ylabel="Powerup", title="shaded: less energy than the baseline; dashed: Greenup = 1")
+    bottom_legend(figure, axes, columns=1)
     finding = "; ".join(
         f"{titles.get(item['run'], item['run'])} has Speedup {number(item['speedup'], 3)}, Greenup "
         f"{number(item['greenup'], 3)}, Powerup {number(item['powerup'], 3)} ({item['kind']})"
