@@ -49,12 +49,13 @@ demo: $(READY)
 	$(BIN)/spikerl simulate $(DEMO)/policy.nir --backend lava --compare torch --episodes 5 --seed 0 \
 	  -o $(DEMO)/report --force
 
-# In two processes: the tests of training take about as long as all others.
+# In two processes of about the same length.
+FIRST := tests/training tests/exporters tests/report
 test: $(READY)
 	@mkdir -p out
-	@$(BIN)/python -m pytest -q tests/training > out/test-training.log 2>&1 & training=$$!; \
-	$(BIN)/python -m pytest -q --ignore tests/training; others=$$?; \
-	wait $$training; status=$$?; echo "tests/training:"; cat out/test-training.log; \
+	@$(BIN)/python -m pytest -q $(FIRST) > out/test-first.log 2>&1 & first=$$!; \
+	$(BIN)/python -m pytest -q $(addprefix --ignore ,$(FIRST)); others=$$?; \
+	wait $$first; status=$$?; echo "$(FIRST):"; cat out/test-first.log; \
 	exit $$((others + status))
 
 lint: $(READY)

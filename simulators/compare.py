@@ -12,8 +12,7 @@ from simulators.protocol import Backend
 from simulators.rollout import Rollout
 from simulators.traces import membranes_document, rates_document, spikes_document
 from spikerl_deploy.energy import EnergyChips, estimate_energy
-from spikerl_deploy.files import sha256_file
-from spikerl_deploy.manifest import build_manifest
+from spikerl_deploy.manifest import build_manifest, identify_policy
 from spikerl_deploy.policy import Policy
 from spikerl_deploy.report.document import SCHEMA
 from spikerl_deploy.report.merge import slug
@@ -71,11 +70,7 @@ def deployment_document(
         "title": f"{policy_file.name} on {backend.name}",
         "manifest": build_manifest(deployed.seeds[0], {"policy": policy_file}),
         "policy": {
-            "file": policy_file.name,
-            "sha256": sha256_file(policy_file),
-            "sizes": list(policy.sizes),
-            "time_steps": policy.time_steps,
-            "bits": policy.bits,
+            **identify_policy(policy, policy_file),
             "coding": None if policy.encoder is None else policy.encoder.coding,
             "provenance": policy.provenance,
         },

@@ -19,8 +19,7 @@ from simulators.inference_energy import Window, busy_window, idle_document, idle
 from simulators.torch_backend import TorchBackend, as_cuda_graph
 from simulators.torch_inference import ANN_NOTE, ann_function, observations, policy_function
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.files import sha256_file
-from spikerl_deploy.manifest import build_manifest
+from spikerl_deploy.manifest import build_manifest, identify_policy
 from spikerl_deploy.meters import Meter, cpu_meter, gpu_meter
 from spikerl_deploy.policy import Policy
 
@@ -69,13 +68,7 @@ def measure(
     return {
         "schema": SCHEMA,
         "manifest": build_manifest(made_from={"policy": policy_file}),
-        "policy": {
-            "file": policy_file.name,
-            "sha256": sha256_file(policy_file),
-            "sizes": list(policy.sizes),
-            "time_steps": policy.time_steps,
-            "bits": policy.bits,
-        },
+        "policy": identify_policy(policy, policy_file),
         "ann": {"sizes": list(sizes), "note": ANN_NOTE},
         "hardware": _hardware({case.device for case in cases}),
         "idle": idles,

@@ -9,8 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from simulators.verify import Reference, Row, Tolerance, lossless_layers
-from spikerl_deploy.files import sha256_file
-from spikerl_deploy.manifest import build_manifest
+from spikerl_deploy.manifest import build_manifest, identify_policy
 from spikerl_deploy.policy import Policy
 
 SCHEMA = "spikerl.verify/1"
@@ -19,14 +18,7 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  
 
 def policy_document(policy: Policy, policy_file: Path) -> dict[str, Any]:
     """Which policy was verified."""
-    return {
-        "file": policy_file.name,
-        "sha256": sha256_file(policy_file),
-        "sizes": list(policy.sizes),
-        "time_steps": policy.time_steps,
-        "bits": policy.bits,
-        "lossless": list(lossless_layers(policy)),
-    }
+    return {**identify_policy(policy, policy_file), "lossless": list(lossless_layers(policy))}
 
 
 def tolerance_document(tolerance: Tolerance | None) -> dict[str, Any] | None:

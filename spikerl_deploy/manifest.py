@@ -7,10 +7,13 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikerl_deploy._version import __version__
 from spikerl_deploy.files import sha256_file
+
+if TYPE_CHECKING:
+    from spikerl_deploy.policy import Policy
 
 RECORDED_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "nir", "snntorch", "h5py", "codecarbon")
 
@@ -42,4 +45,15 @@ def build_manifest(seed: int | None = None, made_from: dict[str, Path] | None = 
         "made_from": {
             role: {"name": path.name, "sha256": sha256_file(path)} for role, path in (made_from or {}).items()
         },
+    }
+
+
+def identify_policy(policy: Policy, policy_file: Path) -> dict[str, Any]:
+    """Which policy a document is about: its file by name and SHA-256, its shape and its bits."""
+    return {
+        "file": policy_file.name,
+        "sha256": sha256_file(policy_file),
+        "sizes": list(policy.sizes),
+        "time_steps": policy.time_steps,
+        "bits": policy.bits,
     }

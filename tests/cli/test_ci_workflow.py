@@ -58,7 +58,7 @@ def test_every_step_runs_as_written_and_the_check_can_fail(tmp_path: Path) -> No
     assert [deployment["backend"] for deployment in report["deployments"]] == ["lava"]
     assert len(report["training"]) == len(report["conformance"]) == 1
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
-    tighter = steps()["check"].replace("--max-synops 70000", "--max-synops 1")
+    tighter = steps()["check"].replace("--max-synops 80000", "--max-synops 1")
     done = run_step(tighter, tmp_path)
     assert done.returncode == 1
     assert "synaptic operations" in done.stderr
