@@ -14,8 +14,7 @@ from simulators.traces import membranes_document, rates_document, spikes_documen
 from spikerl_deploy.energy import EnergyChips, estimate_energy
 from spikerl_deploy.manifest import build_manifest, identify_policy
 from spikerl_deploy.policy import Policy
-from spikerl_deploy.report.document import SCHEMA
-from spikerl_deploy.report.merge import slug
+from spikerl_deploy.report.merge import empty_report, slug
 from spikerl_deploy.report.warnings import report_warnings
 from spikerl_deploy.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, compare_paired, mean_interval
 from spikerl_deploy.workload import FLOAT_BITS, count_episodes, count_workload, workload_document
@@ -40,16 +39,10 @@ def report_document(
         chips: constants of the energy.
     """
     deployment = deployment_document(policy, policy_file, env_id, control_step_s, runs, chips, perturbation)
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
+    document = empty_report() | {
         "manifest": deployment["manifest"],
         "title": f"{env_id} on {deployment['backend']}",
         "deployments": [deployment],
-        "training": [],
-        "speedups": [],
-        "conformance": [],
-        "inference": [],
-        "warnings": [],
     }
     return document | {"warnings": report_warnings(document)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from simulators.inference_energy import Window, busy_window, idle_document, idle
 from simulators.torch_backend import TorchBackend, as_cuda_graph
 from simulators.torch_inference import ANN_NOTE, ann_function, observations, policy_function
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.manifest import build_manifest, identify_policy
+from spikerl_deploy.manifest import build_manifest, identify_policy, processor
 from spikerl_deploy.meters import Meter, cpu_meter, gpu_meter
 from spikerl_deploy.policy import Policy
 
@@ -169,10 +168,5 @@ def _busy() -> Iterator[str]:
 
 
 def _hardware(devices: set[str]) -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
-        model = next((value.strip() for name, _, value in lines if name.strip() == "model name"), model)
     gpu = torch.cuda.get_device_name() if "cuda" in devices else None
-    return {"cpu": f"{model}, {os.cpu_count()} threads", "cuda": gpu, "torch": torch.__version__}
+    return {"cpu": f"{processor()}, {os.cpu_count()} threads", "cuda": gpu, "torch": torch.__version__}

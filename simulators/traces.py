@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from simulators.protocol import Backend
 from simulators.rollout import Rollout
 from spikerl_deploy.codec import Spikes
-from spikerl_deploy.integer_core import exact_dtype
-from spikerl_deploy.integer_lif import kept, shifted, wrapped
-from spikerl_deploy.loihi import STATE_LIMIT, STATE_SHIFT, IntegerLayer
+from spikerl_deploy.float_core import run_layer
+from spikerl_deploy.integer_lif import integrate_reference
+from spikerl_deploy.loihi import STATE_SHIFT, IntegerLayer
 from spikerl_deploy.policy import Policy, SpikingLayer
 
 TRACE_STEPS = 20  # control steps that are shown
@@ -95,49 +95,18 @@ def membranes_document(policy: Policy, backend: Backend, rollout: Rollout) -> di
 
 def layer_voltages(layer: SpikingLayer | IntegerLayer, spikes: Spikes) -> tuple[Voltages, Spikes]:
     """Voltages [T, B, n] of a layer before each reset, and its spikes, for input spikes [T, B, n_in]; states from 0."""
-    t, b, n_in = spikes.shape
-    flat = spikes.reshape(t * b, n_in)
+    shape = (*spikes.shape[:2], len(layer.weight))
     if isinstance(layer, IntegerLayer):
-        dtype = exact_dtype(layer)
-        total = flat.astype(dtype) @ layer.weight.T.astype(dtype) + layer.bias.astype(dtype)
-        return _integer_voltages(layer, total.reshape(t, b, -1).astype(np.int64))
-    drive = flat.astype(np.float32) @ layer.weight.T
-    drive += layer.bias
-    return _float_voltages(layer, drive.reshape(t, b, -1))
+        accumulated = spikes.astype(np.int64) @ layer.weight.T.astype(np.int64) + layer.bias
+        integers = np.empty(shape, np.int32)
+        return integers, integrate_reference(accumulated, layer, integers)
+    floats = np.empty(shape, np.float32)
+    return floats, run_layer(layer, spikes, floats)
 
 
 def threshold_of(layer: SpikingLayer | IntegerLayer) -> float:
     """The threshold in the unit of `layer_voltages`."""
     return layer.vth << STATE_SHIFT if isinstance(layer, IntegerLayer) else float(np.float32(layer.v_threshold))
-
-
-def _integer_voltages(layer: IntegerLayer, accumulated: NDArray[np.int64]) -> tuple[Voltages, Spikes]:
-    """As `integer_lif.integrate_reference`, which gives the spikes alone."""
-    activation = np.left_shift(shifted(accumulated, layer.weight_exp), STATE_SHIFT)
-    u = np.zeros(accumulated.shape[1:], dtype=np.int32)
-    v = np.zeros_like(u)
-    voltages = np.empty(accumulated.shape, dtype=np.int32)
-    for t, drive in enumerate(activation):
-        u = wrapped(kept(u, layer.du + 1) + drive)
-        v = np.clip(kept(v, layer.dv) + u, 1 - STATE_LIMIT, STATE_LIMIT - 1).astype(np.int32)
-        voltages[t] = v
-        v[voltages[t] > threshold_of(layer)] = 0
-    return voltages, voltages > threshold_of(layer)
-
-
-def _float_voltages(layer: SpikingLayer, drives: NDArray[np.float32]) -> tuple[Voltages, Spikes]:
-    """As `float_core.run_floats`, which gives the spikes alone."""
-    keep_u, keep_v = np.float32(layer.current_decay), np.float32(layer.voltage_decay)
-    threshold = np.float32(layer.v_threshold)
-    u = np.zeros(drives.shape[1:], np.float32)
-    v = np.zeros_like(u)
-    voltages = np.empty_like(drives)
-    for t, drive in enumerate(drives):
-        u = u * keep_u + drive
-        v = v * keep_v + u
-        voltages[t] = v
-        v[v > threshold] = 0.0
-    return voltages, voltages > threshold
 
 
 def choose_neurons(counts: NDArray[np.int64]) -> list[int]:

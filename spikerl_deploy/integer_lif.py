@@ -17,11 +17,16 @@ from spikerl_deploy.loihi import DECAY_BITS, DECAY_UNITY, STATE_LIMIT, STATE_SHI
 Watch = Callable[[NDArray[np.float64], NDArray[np.float64]], None]
 
 
-def integrate_reference(accumulated: NDArray[np.int64], layer: IntegerLayer) -> Spikes:
+def integrate_reference(
+    accumulated: NDArray[np.int64], layer: IntegerLayer, voltages: NDArray[np.int32] | None = None
+) -> Spikes:
     """Spikes [T, B, n] of accumulated mantissas W s + b [T, B, n], states starting at zero.
 
     The current wraps once at 2^23 (`> 2^23` down, `<= -2^23` up), the voltage clips at 2^23 - 1; the
     synaptic input passes through 32 bits, as between Lava's processes.
+
+    Args:
+        voltages: [T, B, n], takes the voltage of each time step before the reset, in state units.
     """
     activation = np.left_shift(shifted(accumulated, layer.weight_exp), STATE_SHIFT)
     u = np.zeros(accumulated.shape[1:], dtype=np.int32)
@@ -30,6 +35,8 @@ def integrate_reference(accumulated: NDArray[np.int64], layer: IntegerLayer) -> 
     for t in range(accumulated.shape[0]):
         u = wrapped(kept(u, layer.du + 1) + activation[t])
         v = np.clip(kept(v, layer.dv) + u, 1 - STATE_LIMIT, STATE_LIMIT - 1).astype(np.int32)
+        if voltages is not None:
+            voltages[t] = v
         spikes[t] = v > (layer.vth << STATE_SHIFT)
         v[spikes[t]] = 0
     return spikes

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from spikerl_deploy.cli.common import console
+from spikerl_deploy.report.tables import VERDICTS, deployed
 
 SEEDS_SHOWN = 5
 
@@ -44,7 +45,7 @@ def _deployment(out: Console, deployment: dict[str, Any], several: bool) -> None
     _returns(out, deployment, seeds)
     _comparison(out, deployment["comparison"])
     _operations(out, deployment)
-    _energy(out, deployment["backends"][deployment["backend"]]["energy"])
+    _energy(out, deployed(deployment)["energy"])
 
 
 def _returns(out: Console, deployment: dict[str, Any], seeds: list[int]) -> None:
@@ -137,7 +138,7 @@ def _short(value: float) -> str:
 
 def _break_even(line: dict[str, Any]) -> str:
     """A threshold, where this policy stands, and who says so."""
-    verdict = {True: "saves", False: "does not save", None: "undecided"}[line["saves"]]
+    verdict = VERDICTS[line["saves"]]
     rate = line["quantity"] == "firing rate"
     ends = [line["threshold_low"], line["threshold_high"]]
     shown = [f"{end:.3g}" if not rate else f"{end:.2%}" for end in dict.fromkeys(ends) if end is not None]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.report.tables import deployed
 
 Status = Literal["ok", "FAILED", "unknown"]
 Deployment = Mapping[str, Any]
@@ -87,7 +88,7 @@ def check_report(report: Mapping[str, Any], bounds: Bounds, only: str | None = N
 
 
 def _lines(deployment: Deployment, bounds: Bounds, verifications: Sequence[Mapping[str, Any]]) -> list[Line]:
-    entry, comparison = deployment["backends"][deployment["backend"]], deployment["comparison"]
+    entry, comparison = deployed(deployment), deployment["comparison"]
     counts, name = entry["workload"]["per_inference"], deployment["id"]
     lines = []
     if bounds.min_retention is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spikerl_deploy.report.table import joule_span, number, percent, span
-from spikerl_deploy.report.tables import deployed, headline_figure
+from spikerl_deploy.report.tables import VERDICTS, deployed, headline_figure
 
 FAIREST = "cmos45/memory-aware"  # break-even on the same technology, memory accesses counted
 
@@ -49,7 +49,7 @@ def _against_ann(energy: dict[str, Any]) -> Fact | None:
     line = next((one for one in energy["break_even"] if one["id"] == FAIREST), None)
     if line is None or line["here"] is None:
         return None
-    value = {True: "saves", False: "does not save", None: "undecided"}[line["saves"]]
+    value = VERDICTS[line["saves"]]
     low, high = line["threshold_low"], line["threshold_high"]
     below = "no firing rate would" if high is None else f"break-even at {percent(low or 0.0)} to {percent(high)}"
     detail = f"firing rate {percent(line['here'])}, weighted by synapses, {below}; {line['title']}"

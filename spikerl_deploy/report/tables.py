@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from spikerl_deploy.report.table import Cell, Column, Table
@@ -18,8 +19,10 @@ COUNT_NAMES = {
     "overhead_updates": "neuron updates of overhead steps",
 }
 
+VERDICTS = {True: "saves", False: "does not save", None: "undecided"}  # of `saves` in a break-even
 
-def deployed(deployment: dict[str, Any]) -> dict[str, Any]:
+
+def deployed(deployment: Mapping[str, Any]) -> dict[str, Any]:
     """The entry of the backend that the deployment is about."""
     entry: dict[str, Any] = deployment["backends"][deployment["backend"]]
     return entry

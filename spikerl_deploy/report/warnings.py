@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from spikerl_deploy.report.tables import deployed
+
 FEW_SEEDS = 10  # below it, a percentile bootstrap is visibly too narrow
 Document = Mapping[str, Any]
 
@@ -35,7 +37,7 @@ def _of_deployment(deployment: Document) -> Iterator[str]:
     if environment["perturbation"] is not None:
         perturbation = environment["perturbation"]
         yield f"perturbed on {' and '.join(perturbation['backends'])}: {perturbation['words']}"
-    for layer in deployment["backends"][deployment["backend"]]["workload"]["layers"]:
+    for layer in deployed(deployment)["workload"]["layers"]:
         if layer["spikes"] == 0:
             yield f"{layer['name']} never spiked: what follows it costs no operation, and does nothing"
     if environment["control_step_s"] is None:
@@ -61,7 +63,7 @@ def _between(deployments: Sequence[Document]) -> Iterator[str]:
 
 
 def _constants(deployment: Document) -> str:
-    return str(deployment["backends"][deployment["backend"]]["energy"]["constants_version"])
+    return str(deployed(deployment)["energy"]["constants_version"])
 
 
 def _of_run(run: Document) -> Iterator[str]:

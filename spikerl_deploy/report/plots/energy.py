@@ -11,7 +11,7 @@ import numpy as np
 from spikerl_deploy.report.plots.plot import Plot
 from spikerl_deploy.report.plots.style import HALF, KIND_COLOURS, PALETTE, SERIES, WIDE, bottom_legend, new_figure
 from spikerl_deploy.report.table import capitalized, joule_span, joules, number, percent, shorten
-from spikerl_deploy.report.tables import deployed, headline_figure
+from spikerl_deploy.report.tables import VERDICTS, deployed, headline_figure
 from spikerl_deploy.report.tables_energy import baselines_table, break_even_table, energy_table, sweep_table
 
 _ROW = 0.235  # inches
@@ -191,13 +191,12 @@ def draw_sweep(deployment: dict[str, Any]) -> Plot | None:
 
 
 def _break_even_finding(energy: dict[str, Any], sweep: dict[str, Any]) -> str:
-    said = {True: "saves", False: "does not save", None: "undecided"}
     parts = []
     for entry in energy["break_even"]:
         ends = [percent(end) if entry["quantity"] == "firing rate" else number(end, 3)
                 for end in (entry["threshold_low"], entry["threshold_high"]) if end is not None]  # fmt: skip
         limit = " to ".join(dict.fromkeys(ends)) or "no threshold"
-        parts.append(f"{entry['title']}: {limit} ({said[entry['saves']]})")
+        parts.append(f"{entry['title']}: {limit} ({VERDICTS[entry['saves']]})")
     here = ""
     if sweep["here"] is not None:
         here = (
