@@ -138,22 +138,24 @@ def energy_table(document: dict[str, Any]) -> str:
     energy = deployment["backends"][deployment["backend"]]["energy"]
     figures = {figure["id"]: figure for figure in [*energy["figures"], *energy["baselines"]]}
     models = {model["model"]: model["title"] for model in energy["models"]}
-    lines = ["| an inference of | model or meter | uJ | kind |", "| --- | --- | --- | --- |"]
+    lines = ["| an inference of | model or meter | uJ | kind | source |", "| --- | --- | --- | --- | --- |"]
     for name in ENERGIES:
         figure = figures[name]
         constants = ", ".join(figure["constants_kind"])
         cells = (figure["title"], models[figure["model"]], _span(figure["low"], figure["high"]))
-        lines.append(f"| {' | '.join(cells)} | {figure['kind']} ({constants}) |")
+        lines.append(f"| {' | '.join(cells)} | {figure['kind']} ({constants}) | {'; '.join(figure['sources'])} |")
     for row in (row for measurement in document["inference"] for row in measurement["rows"]):
         total = row["energy_uj"]["total"]
         what = f"{row['workload']}, torch on {row['device']}, {row['dtype']}, batch {row['batch']}"
-        lines.append(f"| {what} | {row['meter']} | {_span(total['low'], total['high'])} | {row['kind']} |")
+        lines.append(
+            f"| {what} | {row['meter']} | {_span(total['low'], total['high'])} | {row['kind']} | `spikerl measure` |"
+        )
     own = next(line for line in energy["break_even"] if line["id"] == "cmos45/memory-aware")
     verdict = {True: "it saves", False: "it does not save", None: "undecided"}[own["saves"]]
     lines += [
         "",
         f"Firing rate {own['here']:.1%}; break-even against the quantized ANN, memory included, at "
-        f"{own['threshold_low']:.1%} to {own['threshold_high']:.1%}: **{verdict}**.",
+        f"{own['threshold_low']:.1%} to {own['threshold_high']:.1%}: **{verdict}** ({own['kind']}).",
     ]
     return "\n".join(lines) + "\n"
 
