@@ -8,14 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.actor import ENCODER_THRESHOLD, MIN_ENCODER_STD, SpikingActor
+from training.actor import ENCODER_THRESHOLD, MIN_ENCODER_STD, Actor, SpikingActor
 from training.graphs import GraphedForward
+from training.lif import voltage_weights
+from training.mlp_actor import MLPActor
 from training.normalizer import RunningNormalizer
 from training.synaptic_norm import EPS
 
+NumpyForward = Callable[[np.ndarray, Sequence[np.random.Generator]], np.ndarray]
+"""Actions float32 [S, M, act_dim] for normalised observations float32 [S, M, obs_dim] and one generator a seed."""
+
 
 class NumpyActor:
-    """Reads the parameters of an actor on the CPU where they lie, so it is never out of date.
+    """Reads the parameters of a spiking actor on the CPU where they lie, so it is never out of date.
 
     The same operations in the same order and precision as `SpikingActor` in float32; matrix products round differently
     in NumPy's and in torch's library, so a current may differ in its last bits.
@@ -37,6 +42,9 @@ class NumpyActor:
         self._middle, self._half = (getattr(actor, name).numpy() for name in ("action_middle", "action_half"))
         constants = (s.current_decay, s.voltage_decay, s.v_threshold, ENCODER_THRESHOLD)
         self._keep_u, self._keep_v, self._threshold, self._level = (np.float32(value) for value in constants)
+        # of each time step in the voltage that is read out, [T, 1]; none where spikes are
+        read = voltage_weights(s.time_steps, s.current_decay, s.voltage_decay) if s.readout == "membrane" else []
+        self._read = np.array(read, np.float32)[:, None]
         self._eps = np.array(EPS, np.float32)  # which a ufunc takes more quickly than a scalar
 
     def __call__(self, observation: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
@@ -61,9 +69,14 @@ class NumpyActor:
                 np.multiply(current, scale, current)
                 bias = np.subtract(bias, np.multiply(mean, scale, scale), scale)
             np.add(current, bias, current)
+            if len(self._read) and layer == len(self._weights) - 1:
+                break
             spikes = self._integrate(current.reshape(steps, -1)).reshape(current.shape)
-        rates = np.add.reduce(spikes, axis=0) / np.float32(steps)
-        weighted = rates.reshape(seeds, count, *self._decoder_weight.shape[1:]) * self._decoder_weight[:, None]
+        if len(self._read):
+            read = np.add.reduce(np.multiply(current.reshape(steps, -1), self._read), axis=0)
+        else:
+            read = np.add.reduce(spikes, axis=0) / np.float32(steps)
+        weighted = read.reshape(seeds, count, *self._decoder_weight.shape[1:]) * self._decoder_weight[:, None]
         drive = np.add.reduce(weighted, axis=-1) + self._decoder_bias[:, None]
         action: np.ndarray = self._middle + self._half * np.tanh(drive)
         return action
@@ -104,15 +117,43 @@ class NumpyActor:
         return spikes.astype(np.float32)
 
 
+class NumpyMLP:
+    """The same for a dense actor."""
+
+    def __init__(self, actor: MLPActor) -> None:
+        self._weights = [weight.detach().numpy() for weight in actor.weights]
+        self._biases = [bias.detach().numpy()[:, None] for bias in actor.biases]
+        self._middle, self._half = actor.action_middle.numpy(), actor.action_half.numpy()
+
+    def __call__(self, observation: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """As `NumpyActor`; nothing is drawn."""
+        x, last = observation, len(self._weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
+            x = np.matmul(x, weight)
+            np.add(x, bias, x)
+            if layer < last:
+                np.maximum(x, np.float32(0), x)
+        action: np.ndarray = self._middle + self._half * np.tanh(x, x)
+        return action
+
+
+def in_numpy(actor: Actor) -> NumpyForward:
+    """The forward pass of an actor on the CPU."""
+    if isinstance(actor, SpikingActor):
+        return NumpyActor(actor)
+    assert isinstance(actor, MLPActor)
+    return NumpyMLP(actor)
+
+
 class Actions:
     """Deterministic actions for raw observations: NumPy on the CPU, the torch actor elsewhere.
 
     `graphed`, for CUDA, replays the actor as a CUDA graph; then all calls must be of one shape.
     """
 
-    def __init__(self, actor: SpikingActor, normalizer: RunningNormalizer, graphed: bool = False) -> None:
+    def __init__(self, actor: Actor, normalizer: RunningNormalizer, graphed: bool = False) -> None:
         self._normalizer = normalizer
-        self._numpy = NumpyActor(actor) if normalizer.mean_tensor.device.type == "cpu" else None
+        self._numpy = in_numpy(actor) if normalizer.mean_tensor.device.type == "cpu" else None
         self._torch: Callable[[Tensor], Tensor] = lambda raw: actor(normalizer(raw))
         if graphed:
             self._torch = GraphedForward(self._torch)

@@ -1,7 +1,8 @@
-"""The trainable spiking actor, and its conversion to and from the framework-free policy."""
+"""What an actor is to TD3; the trainable spiking one, and its conversion to the framework-free policy."""
 
 from __future__ import annotations
 
+import abc
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from spikerl_deploy.policy import (
     PopulationEncoder,
     SpikingLayer,
 )
-from training.lif import lif_sequence
+from training.lif import last_voltage, lif_sequence
 from training.settings import Settings
 from training.stacked import Generators, linear, repeat, uniform
 from training.surrogate import make_surrogate
@@ -39,6 +40,36 @@ class Spaces:
     @property
     def act_dim(self) -> int:
         return int(self.action_low.shape[0])
+
+
+class Actor(nn.Module, abc.ABC):
+    """Deterministic actions of S seeds at once: all that TD3, acting and checkpoints know of an actor."""
+
+    action_middle: Tensor
+    action_half: Tensor
+
+    def __init__(self, spaces: Spaces) -> None:
+        super().__init__()
+        self.spaces = spaces
+        low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (spaces.action_low, spaces.action_high))
+        self.register_buffer("action_middle", (high + low) / 2, persistent=False)
+        self.register_buffer("action_half", (high - low) / 2, persistent=False)
+
+    @abc.abstractmethod
+    def forward(self, observation: Tensor, moments: list[Tensor] | None = None) -> Tensor:
+        """Actions [S, B, act_dim] in the environment's units for normalised observations [S, B, obs_dim].
+
+        If a list `moments` is given, whatever the actor normalises inside is normalised with the batch's statistics,
+        which are put into it in the order of `statistics`; otherwise with the running ones.
+        """
+
+    def squash(self, drive: Tensor) -> Tensor:
+        """Actions between the bounds for any real numbers, both [S, B, act_dim]."""
+        return self.action_middle + self.action_half * torch.tanh(drive)
+
+    def statistics(self) -> list[Tensor]:
+        """Running statistics [S, n] of what is normalised inside, where they lie; none by default."""
+        return []
 
 
 class PopulationEncoderModule(nn.Module):
@@ -75,16 +106,22 @@ class PopulationEncoderModule(nn.Module):
         return torch.stack(out, dim=1)
 
 
-class SpikingActor(nn.Module):
+class SpikingActor(Actor):
     """Population encoder, LIF layers run one after the other over all time steps, population decoder; S seeds at once.
 
     No layer feeds back to an earlier one, so each takes one matrix product over all T steps. Every parameter has a
     leading axis of seeds; what a seed's actor computes does not depend on the others.
+
+    With `readout` "membrane" the last layer neither spikes nor resets, and its voltages at the last time step are
+    decoded: after ILC-SAN (Chen et al. 2024, https://arxiv.org/abs/2401.05444), which reads the voltage of non-spiking
+    neurons; the last one is the default of its authors' code, which also has the mean and the maximum. Here every time
+    step has a share in it, and the gradient no kink. ILC-SAN differs in that its population spikes, with connections
+    inside the layer, and one neuron without leak an action sums these spikes up.
     """
 
     def __init__(self, spaces: Spaces, settings: Settings, generators: Generators) -> None:
-        super().__init__()
-        self.settings, self.spaces = settings, spaces
+        super().__init__(spaces)
+        self.settings = settings
         self.encoder = PopulationEncoderModule(spaces.obs_dim, settings, len(generators))
         sizes = [spaces.obs_dim * settings.population, *settings.hidden, spaces.act_dim * settings.population]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
@@ -98,13 +135,14 @@ class SpikingActor(nn.Module):
         self.decoder_weight = uniform(generators, (spaces.act_dim, settings.population), bound)
         self.decoder_bias = uniform(generators, (spaces.act_dim,), bound)
         self.slope = make_surrogate(settings.surrogate, settings.surrogate_width)
-        low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (spaces.action_low, spaces.action_high))
-        self.register_buffer("action_middle", (high + low) / 2, persistent=False)
-        self.register_buffer("action_half", (high - low) / 2, persistent=False)
 
     def core(self, spikes: Tensor, moments: list[Tensor] | None = None) -> list[Tensor]:
-        """Spikes [S, T, B, n] of every layer for input spikes [S, T, B, n_in]; `moments` as in `forward`."""
+        """Spikes [S, T, B, n] of every layer for input spikes [S, T, B, n_in]; `moments` as in `forward`.
+
+        Of a last layer whose membrane is read out, its voltages [S, 1, B, n] at the last time step.
+        """
         s, out = self.settings, []
+        last = len(self.weights) - 1 if s.readout == "membrane" else None
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             rows = spikes.flatten(1, 2)
             if self.norms:
@@ -112,21 +150,19 @@ class SpikingActor(nn.Module):
             else:
                 current = linear(rows, weight, bias)
             current = current.unflatten(1, spikes.shape[1:3])
-            spikes = lif_sequence(current, s.current_decay, s.voltage_decay, s.v_threshold, self.slope)
+            if index == last:
+                spikes = last_voltage(current, s.current_decay, s.voltage_decay).unsqueeze(1)
+            else:
+                spikes = lif_sequence(current, s.current_decay, s.voltage_decay, s.v_threshold, self.slope)
             out.append(spikes)
         return out
 
     def forward(self, observation: Tensor, moments: list[Tensor] | None = None) -> Tensor:
-        """Actions [S, B, act_dim] in the environment's units for normalised observations [S, B, obs_dim].
-
-        With `synaptic_norm`, layers are normalised with their running statistics; if a list `moments` is given, with
-        those of the batch, which are put into it in the order of `statistics`.
-        """
+        """As `Actor.forward`; it is each layer's synaptic input that `synaptic_norm` normalises."""
         output = self.core(self.encoder(observation), moments)[-1]
-        rates = output.mean(dim=1).unflatten(-1, self.decoder_weight.shape[1:])
-        weighted = (rates * self.decoder_weight.unsqueeze(1)).sum(dim=-1)
-        squashed = torch.tanh(weighted + self.decoder_bias.unsqueeze(1))
-        return self.action_middle + self.action_half * squashed  # type: ignore[operator]
+        read = output.mean(dim=1).unflatten(-1, self.decoder_weight.shape[1:])  # rates, or voltages
+        weighted = (read * self.decoder_weight.unsqueeze(1)).sum(dim=-1)
+        return self.squash(weighted + self.decoder_bias.unsqueeze(1))
 
     def statistics(self) -> list[Tensor]:
         """Running statistics [S, n] of all layers' synaptic input where they lie; none without `synaptic_norm`."""
@@ -144,6 +180,7 @@ class SpikingActor(nn.Module):
     def to_policy(self, normalization: Normalization, env_id: str, index: int = 0) -> Policy:
         """Framework-free copy of the actor of one seed, given by its place."""
         s = self.settings
+        assert s.undeployable is None
         coding: Coding = "poisson" if s.coding == "poisson" else "regular"
         std = self.encoder.std.detach().clamp_min(MIN_ENCODER_STD)
         return Policy(

@@ -16,7 +16,7 @@ import torch
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import atomic_path
 from spikerl_deploy.policy import Normalization, Policy
-from training.actor import Spaces, SpikingActor
+from training.actor import Actor, Spaces, SpikingActor
 from training.settings import Settings
 from training.stacked import generators_of
 
@@ -39,7 +39,7 @@ class Progress:
 
 def save_checkpoint(
     path: Path,
-    actor: SpikingActor,
+    actor: Actor,
     normalization: Normalization,
     settings: Settings,
     progress: Progress,
@@ -109,12 +109,16 @@ def policy_of(path: Path) -> Policy:
     """The float policy that a checkpoint holds.
 
     Raises:
-        SpikerlError: as `load_checkpoint`, or its parts do not fit together.
+        SpikerlError: as `load_checkpoint`, its actor is none that a chip could run, or its parts do not fit together.
     """
     document = load_checkpoint(path)
     try:
         stored, progress = json.loads(document["settings"]), dict(document["progress"])
         settings = Settings(**stored)
+        if settings.undeployable is not None:
+            raise SpikerlError(
+                f"'{path}': {settings.undeployable}", "its returns: spikerl report RUN; to deploy, train a spiking one"
+            )
         spaces = document["spaces"]
         shape = Spaces(spaces["obs_dim"], spaces["action_low"].numpy(), spaces["action_high"].numpy())
         actor = SpikingActor(shape, settings, generators_of([0]))

@@ -56,7 +56,7 @@ class Faults:
         Raises:
             SpikerlError: a parameter is not finite.
         """
-        for which, module in (("actor", self._agent.actor), ("critic", self._agent.critic)):
+        for which, module in self._agent.learners.items():
             for name, value in module.named_parameters():
                 if not torch.isfinite(value).all():
                     raise self._error(f"{which}.{name} is not finite at step {step}")

@@ -78,6 +78,31 @@ def _spike(distance: Tensor, slope: Slope) -> Tensor:
     return (distance > 0).to(distance.dtype) + slope(distance).detach() * (distance - distance.detach())
 
 
+def voltage_weights(steps: int, current_decay: float, voltage_decay: float) -> list[float]:
+    """What the synaptic input of each of T time steps adds to the voltage at the last, without spikes or reset."""
+    weights, u, v = [], 1.0, 1.0
+    for _ in range(steps):
+        weights.append(v)
+        u *= current_decay
+        v = voltage_decay * v + u
+    return weights[::-1]
+
+
+def last_voltage(current: Tensor, current_decay: float, voltage_decay: float) -> Tensor:
+    """Voltage [..., B, n] at the last time step of neurons that never spike, for synaptic input [..., T, B, n].
+
+    Without spikes and reset the equations of `lif_sequence` are linear. In float32, or float64 for float64 input.
+    """
+    if current.dtype != torch.float64:
+        current = current.float()
+    parts = current.unbind(TIME)
+    weights = voltage_weights(len(parts), current_decay, voltage_decay)
+    v = parts[-1]
+    for part, weight in zip(parts[:-1], weights[:-1], strict=True):
+        v = torch.add(v, part, alpha=weight)
+    return v
+
+
 def lif_sequence(
     current: Tensor, current_decay: float, voltage_decay: float, v_threshold: float, slope: Slope
 ) -> Tensor:

@@ -35,7 +35,10 @@ class Settings:
     num_envs: int = _setting(1, "environments side by side, of each seed on each rank")
     env_workers: bool = _setting(False, "step each environment in a process of its own")
     # actor
-    hidden: tuple[int, ...] = _setting((256, 256), "neurons of each hidden spiking layer")
+    actor: str = _setting(
+        "spiking", "what acts; mlp: a dense network with ReLU, the baseline without spikes", ("spiking", "mlp")
+    )
+    hidden: tuple[int, ...] = _setting((256, 256), "neurons of each hidden layer of the actor")
     population: int = _setting(10, "P, neurons for each observation and each action dimension")
     time_steps: int = _setting(5, "T, time steps a control step")
     coding: str = _setting("regular", "input coding", ("regular", "poisson"))
@@ -44,6 +47,12 @@ class Settings:
     current_decay: float = _setting(0.5, "fraction of the current kept each time step")
     voltage_decay: float = _setting(0.75, "fraction of the voltage kept each time step")
     v_threshold: float = _setting(0.5, "firing threshold")
+    readout: str = _setting(
+        "rates",
+        "what of the output neurons becomes actions: firing rates, or (for ablation, no chip gives it) the voltages at "
+        "the last time step of ones that do not spike",
+        ("rates", "membrane"),
+    )
     surrogate: str = _setting(
         "rectangular",
         "surrogate gradient",
@@ -75,6 +84,15 @@ class Settings:
     target_noise: float = _setting(0.2, "std of target policy smoothing, in half action ranges")
     noise_clip: float = _setting(0.5, "bound of target policy smoothing, in half action ranges")
     policy_delay: int = _setting(2, "critic updates for each actor update")
+    target_actor: str = _setting(
+        "copy",
+        "what follows the actor for the critics' targets: an averaged copy, or a dense proxy trained to imitate it "
+        "(Proxy Target, Xu et al. 2025, arXiv 2505.24161)",
+        ("copy", "proxy"),
+    )
+    proxy_hidden: tuple[int, ...] = _setting((512, 512), "units of each hidden layer of the proxy")
+    proxy_lr: float = _setting(1e-3, "Adam step size of the proxy; its authors take 3e-3 with one step")
+    proxy_steps: int = _setting(3, "batches that the proxy imitates the actor on before each critic update")
     observation_clip: float = _setting(3.0, "bound of the z-scored observation")
     # evaluation
     eval_every: int = _setting(None, "steps between evaluations; 5,000 or a twentieth of steps", kind=int)
@@ -131,7 +149,7 @@ class Settings:
             *("steps", "population", "time_steps", "encoder_range", "encoder_std", "v_threshold", "surrogate_width"),
             *("batch_size", "buffer_size", "update_every", "actor_lr", "critic_lr", "policy_delay"),
             *("observation_clip", "eval_every", "eval_episodes", "threads", "seeds", "num_envs", "update_to_data"),
-            "checkpoint_every",
+            *("checkpoint_every", "proxy_lr", "proxy_steps"),
         )
         for name in positive:
             _require(name, getattr(self, name), getattr(self, name) > 0, "must be positive")
@@ -149,9 +167,27 @@ class Settings:
         _require(
             "carbon_intensity", grams, grams is None or grams > 0, "must be positive, or none for the country's mean"
         )
-        for name in ("hidden", "critic_hidden"):
+        for name in ("hidden", "critic_hidden", "proxy_hidden"):
             sizes = getattr(self, name)
             _require(name, sizes, len(sizes) > 0 and min(sizes) > 0, "must be a list of positive sizes")
+        for name, plain in (("synaptic_norm", "none"), ("readout", "rates"), ("target_actor", "copy")):
+            value = getattr(self, name)
+            if self.actor != "spiking" and value != plain:
+                raise SpikerlError(
+                    f"setting '{name}' = '{value}' is of spiking actors, not of actor '{self.actor}'",
+                    f"leave one out: --actor spiking, or --set {name}={plain}",
+                )
+
+    @property
+    def undeployable(self) -> str | None:
+        """Why no chip can run what this run trains; None where one can."""
+        if self.actor == "mlp":
+            return "an mlp actor is the dense baseline of the results and has no spikes to export"
+        if self.readout == "membrane":
+            return (
+                "a membrane readout is for ablation: its output neurons do not spike, and a chip gives out spikes only"
+            )
+        return None
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

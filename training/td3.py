@@ -1,4 +1,4 @@
-"""TD3 (Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477) with a spiking actor, for several seeds at once."""
+"""TD3 (Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477) for several seeds at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from training.actor import Spaces, SpikingActor
+from training.actor import Spaces
+from training.actors import make_actor, make_target
 from training.critic import TwinCritic
 from training.normalizer import normalize
 from training.replay import unpack
@@ -46,7 +47,13 @@ class TD3:
     loss is the sum of theirs. Under `bf16` only the actor's matrix products run in BF16; critics, targets and losses
     stay in float32. Compiled, loss and gradient become one graph without autograd's bookkeeping between them.
 
+    With `target_actor` "proxy" the target actor is trained, too (Xu et al. 2025, https://arxiv.org/abs/2505.24161,
+    after its authors' code): before each critic update it takes `proxy_steps` steps of Adam, each on another batch,
+    towards the actions of the actor as it is; it starts from weights of its own and is never averaged.
+
     Attributes:
+        batches: batches of transitions that one update takes.
+        learners: what has gradients and an optimizer, by name, in the order of an update.
         average: called with the gradients and the moments of synaptic input before each optimizer step, and changes
             them in place; distributed runs average them over ranks here.
         updates: updates done.
@@ -63,13 +70,22 @@ class TD3:
     ) -> None:
         self.settings, self.device, self.seeds = settings, device, tuple(seeds)
         generators = generators_of(seeds)
-        self.actor = SpikingActor(spaces, settings, generators).to(device)
+        self.actor = make_actor(spaces, settings, generators).to(device)
         self.critic = TwinCritic(spaces.obs_dim, spaces.act_dim, settings.critic_hidden, generators).to(device)
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.actor_target = make_target(self.actor, settings, generators).to(device)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        learners: dict[str, tuple[nn.Module, float, Callable[..., Gradients]]] = {}  # in the order of an update
+        self.batches = 1
+        if settings.target_actor == "proxy":
+            learners["proxy"] = (self.actor_target, settings.proxy_lr, self.proxy_gradients)
+            self.batches = settings.proxy_steps
+        learners["critic"] = (self.critic, settings.critic_lr, self.critic_gradients)
+        learners["actor"] = (self.actor, settings.actor_lr, self.actor_gradients)
+        self.learners = {name: module for name, (module, _, _) in learners.items()}
         options: dict[str, Any] = {"fused": True, "capturable": device.type == "cuda"}
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=settings.actor_lr, **options)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=settings.critic_lr, **options)
+        self.optimizers = {
+            name: torch.optim.Adam(module.parameters(), lr=lr, **options) for name, (module, lr, _) in learners.items()
+        }
         self.low = torch.as_tensor(spaces.action_low, dtype=torch.float32, device=device)
         self.high = torch.as_tensor(spaces.action_high, dtype=torch.float32, device=device)
         self.sizes = (spaces.obs_dim, spaces.act_dim)
@@ -77,13 +93,17 @@ class TD3:
         self.updates = 0
         self._ema = get_ema_multi_avg_fn(settings.polyak)
         self._lists = {module: list(module.parameters()) for module in self._modules().values()}
-        self._watched = [len(self._lists[module]) + len(self.seeds) for module in (self.critic, self.actor)]
-        self.faults = torch.full((sum(self._watched),), -1, dtype=torch.int64, device=device)
+        watched = [len(self._lists[module]) + len(self.seeds) for module in self.learners.values()]
+        self.faults = torch.full((sum(watched),), -1, dtype=torch.int64, device=device)
+        self._faults = dict(zip(learners, self.faults.split(watched), strict=True))  # views
         self._counter = torch.zeros((), dtype=torch.int64, device=device)  # `updates` where a CUDA graph can count it
         self.compiled = compiled
-        self._gradients: list[Callable[..., Gradients]] = [self.critic_gradients, self.actor_gradients]
+        self._gradients = {name: gradients for name, (_, _, gradients) in learners.items()}
         if compiled:
-            self._gradients = [torch.compile(function, dynamic=False, fullgraph=True) for function in self._gradients]
+            self._gradients = {
+                name: torch.compile(gradients, dynamic=False, fullgraph=True)
+                for name, gradients in self._gradients.items()
+            }
 
     def act(self, observation: Tensor) -> Tensor:
         """Deterministic actions [S, B, act_dim] for normalised observations [S, B, obs_dim], in float32."""
@@ -95,12 +115,14 @@ class TD3:
         """One critic update, and every `policy_delay`-th time one of actor and targets.
 
         Args:
-            rows: transitions [S, B, width] as `replay.pack` lays them out, observations raw.
+            rows: transitions [S, batches * B, width] as `replay.pack` lays them out, observations raw; critics and
+                actor learn from the last B.
             normal: standard normal numbers [S, B, act_dim] for target policy smoothing.
             statistics: what observations are normalised with.
 
         Returns:
-            `critic_loss` and, when the actor was updated, `actor_loss`, [S] each, on the device, detached.
+            `critic_loss` and, when the actor was updated, `actor_loss`, [S] each, on the device, detached; with a
+            proxy its last `proxy_loss`, too.
         """
         return self.step(rows, normal, statistics, self.count_update())
 
@@ -112,12 +134,18 @@ class TD3:
     def step(self, rows: Tensor, normal: Tensor, statistics: Statistics, with_actor: bool) -> dict[str, Tensor]:
         """The update itself; apart from `update` for CUDA graphs, in which the host's counter cannot be."""
         self._counter += 1
-        losses = {"critic_loss": self._descend(0, self.critic, rows, normal, *statistics)}
+        losses = {}
+        if "proxy" in self.learners:
+            *_, rows = parts = rows.chunk(self.batches, dim=1)
+            for part in parts:
+                losses["proxy_loss"] = self._descend("proxy", part, *statistics)
+        losses["critic_loss"] = self._descend("critic", rows, normal, *statistics)
         if with_actor:
-            losses["actor_loss"] = self._descend(1, self.actor, rows, *statistics)
+            losses["actor_loss"] = self._descend("actor", rows, *statistics)
             with torch.no_grad():
-                target, online = ([*self._lists[a], *a.statistics()] for a in (self.actor_target, self.actor))
-                self._ema(target, online, 1)
+                if "proxy" not in self.learners:
+                    target, online = ([*self._lists[a], *a.statistics()] for a in (self.actor_target, self.actor))
+                    self._ema(target, online, 1)
                 self._ema(self._lists[self.critic_target], self._lists[self.critic], 1)
         return losses
 
@@ -157,11 +185,29 @@ class TD3:
 
         return _gradients(losses, self.actor)
 
+    def proxy_gradients(self, rows: Tensor, mean: Tensor, inverse_std: Tensor) -> Gradients:
+        """Losses [S] of the proxies and the gradients of their sum.
+
+        A loss is the mean squared distance of their actions on the present observations from the actors', in units of
+        half the action range: as the authors' where that range is -1 to 1, and each dimension alike where it is not.
+        """
+        o_tm1 = normalize(rows[..., : self.sizes[0]], mean, inverse_std, self.settings.observation_clip)
+        with torch.no_grad(), self._autocast():
+            wanted = self.actor(o_tm1)
+
+        def losses(proxy: Callable[..., Tensor]) -> tuple[Tensor, list[Tensor]]:
+            with self._autocast():
+                action = proxy(o_tm1)
+            distance = (action - wanted).to(rows.dtype) / ((self.high - self.low) / 2)
+            return distance.square().mean(dim=(1, 2)), []
+
+        return _gradients(losses, self.actor_target)
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16)
 
-    def _descend(self, which: int, module: nn.Module, *arguments: Tensor) -> Tensor:
-        """One optimizer step of a module by its gradients, and one of its running statistics towards the batch's.
+    def _descend(self, which: str, *arguments: Tensor) -> Tensor:
+        """One optimizer step of a learner by its gradients, and one of the actor's running statistics by its moments.
 
         Both are averaged over ranks where there are several.
         """
@@ -172,18 +218,17 @@ class TD3:
         if self.average is not None:
             self.average([*grads, *moments, sizes])  # all ranks learn of a fault of any
         self._watch(which, sizes)
-        for parameter, grad in zip(self._lists[module], grads, strict=True):
+        for parameter, grad in zip(self._lists[self.learners[which]], grads, strict=True):
             parameter.grad = grad
-        (self.critic_optimizer, self.actor_optimizer)[which].step()
+        self.optimizers[which].step()
         if moments:
             torch._foreach_lerp_(self.actor.statistics(), moments, self.settings.norm_momentum)
         detached: Tensor = losses.detach()
         return detached
 
-    def _watch(self, which: int, sizes: Tensor) -> None:
+    def _watch(self, which: str, sizes: Tensor) -> None:
         """Note on the device which gradients and losses are not finite; the host looks when it saves or logs."""
-        split = self._watched[0]
-        faults = self.faults[split:] if which else self.faults[:split]
+        faults = self._faults[which]
         faults.copy_(torch.where(torch.isfinite(sizes) | (faults >= 0), faults, self._counter))
 
     def fault(self) -> tuple[int, str] | None:
@@ -197,7 +242,7 @@ class TD3:
 
     def _names(self) -> list[str]:
         names = []
-        for which, module in (("critic", self.critic), ("actor", self.actor)):
+        for which, module in self.learners.items():
             names += [f"{which}.{name}" for name, _ in module.named_parameters()]
             names += [f"{which}_loss[seed {seed}]" for seed in self.seeds]
         return names
@@ -211,8 +256,8 @@ class TD3:
     def state_dict(self) -> dict[str, Any]:
         """Networks, targets and optimizers of all seeds on the CPU."""
         state: dict[str, Any] = {name: _to_cpu(module.state_dict()) for name, module in self._modules().items()}
-        state["actor_optimizer"] = _to_cpu(self.actor_optimizer.state_dict())
-        state["critic_optimizer"] = _to_cpu(self.critic_optimizer.state_dict())
+        for name, optimizer in self.optimizers.items():
+            state[f"{name}_optimizer"] = _to_cpu(optimizer.state_dict())
         state["updates"] = self.updates
         return state
 
@@ -220,8 +265,8 @@ class TD3:
         """Go on from a state."""
         for name, module in self._modules().items():
             module.load_state_dict(state[name])
-        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[f"{name}_optimizer"])
         self.updates = int(state["updates"])
         self._counter.fill_(self.updates)
 

@@ -292,7 +292,8 @@ class Trainer:
 
     def _one_update(self, with_actor: bool) -> dict[str, Tensor]:
         batch_size = self.settings.batch_size
-        rows = self.replay.gather(self.draws.index(self.replay.size, self.replay.window, batch_size))
+        index = self.draws.index(self.replay.size, self.replay.window, self.agent.batches * batch_size)
+        rows = self.replay.gather(index)
         normal = self.draws.target_noise(batch_size, self.spaces.act_dim)
         statistics = (self.normalizer.mean_tensor, self.normalizer.inverse_std_tensor)
         return self.agent.step(rows, normal, statistics, with_actor)

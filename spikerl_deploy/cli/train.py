@@ -1,4 +1,4 @@
-"""`spikerl train`: train a spiking policy into a run folder."""
+"""`spikerl train`: train a policy into a run folder."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def train(
     seeds: Annotated[
         int | None, typer.Option(help="Independent seeds, from --seed on, trained in one process.")
     ] = None,
+    actor: Annotated[str | None, typer.Option(help="spiking, or mlp: the dense baseline without spikes.")] = None,
     num_envs: Annotated[int | None, typer.Option(help="Environments side by side, on each rank.")] = None,
     ranks: Annotated[int, typer.Option(help="Processes that train one policy together on this machine.")] = 1,
     dist_backend: Annotated[str | None, typer.Option(help="auto, nccl, gloo or mpi.")] = None,
@@ -71,7 +72,7 @@ def train(
         return
     flags = {
         "env": env, "steps": steps, "seed": seed, "stop_return": stop_return, "device": device, "bf16": bf16,
-        "seeds": seeds, "num_envs": num_envs, "dist_backend": dist_backend,
+        "seeds": seeds, "actor": actor, "num_envs": num_envs, "dist_backend": dist_backend,
         "compile": None if compiled is None else "on" if compiled else "off",
     }  # fmt: skip
     if resume is not None:
@@ -125,7 +126,10 @@ def train(
     if result.stopped == "interrupted":
         raise typer.Exit(130)
     run = folder if settings.seeds == 1 else folder / f"seed-{settings.seed}"
-    say(f"next: spikerl export {run} --to nir --bits 8 -o policy.nir")
+    if settings.undeployable is None:
+        say(f"next: spikerl export {run} --to nir --bits 8 -o policy.nir")
+    else:
+        say(f"{settings.undeployable}; its learning curve: spikerl report {folder} -o report")
 
 
 def _new(config: Path | None, recipe: str | None, assignments: list[str] | None, flags: dict[str, Any]) -> Settings:

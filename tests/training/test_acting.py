@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.acting import Actions, NumpyActor
-from training.actor import Spaces, SpikingActor
+from training.acting import Actions, NumpyActor, in_numpy
+from training.actor import Actor, Spaces, SpikingActor
+from training.actors import make_actor
 from training.normalizer import RunningNormalizer
 from training.settings import Settings
 from training.stacked import generators_of
@@ -20,9 +22,18 @@ CPU = torch.device("cpu")
 SPACES = Spaces(3, np.float32([-1, 0]), np.float32([3, 0.5]))
 
 
+MLP: dict[str, Any] = {"actor": "mlp"}
+
+
+def actor_of(seeds: tuple[int, ...] = (0,), **settings: Any) -> Actor:
+    """An actor of any kind."""
+    return make_actor(SPACES, Settings(**{"hidden": (24, 16), "population": 7} | settings), generators_of(seeds))
+
+
 def actor(seeds: tuple[int, ...] = (0,), **settings: Any) -> SpikingActor:
     """Weights wide enough for every layer to spike, receptive fields off their grid and another of each seed."""
-    made = SpikingActor(SPACES, Settings(**{"hidden": (24, 16), "population": 7} | settings), generators_of(seeds))
+    made = actor_of(seeds, **settings)
+    assert isinstance(made, SpikingActor)
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
         made.encoder.mean += 0.1 * torch.randn(made.encoder.mean.shape, generator=g)
@@ -41,7 +52,7 @@ def generators(seeds: int, first: int = 0) -> list[np.random.Generator]:
     return [np.random.default_rng(first + i) for i in range(seeds)]
 
 
-def in_torch(made: SpikingActor, observation: np.ndarray) -> np.ndarray:
+def in_torch(made: Actor, observation: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return made(torch.from_numpy(observation)).numpy()
 
@@ -62,6 +73,9 @@ def assert_nearly_all_equal(mine: np.ndarray, reference: np.ndarray) -> None:
         {},
         {"hidden": (12,), "time_steps": 1, "encoder_std": 0.8},
         {"current_decay": 0.25, "voltage_decay": 0.5, "v_threshold": 0.75, "time_steps": 8},
+        {"readout": "membrane"},
+        {"readout": "membrane", "time_steps": 1, "hidden": (12,)},
+        {"readout": "membrane", "synaptic_norm": "batch", "current_decay": 0.25, "voltage_decay": 0.5},
     ],
 )
 def test_actions_equal_those_of_the_torch_actor(seeds: tuple[int, ...], count: int, settings: dict[str, Any]) -> None:
@@ -69,6 +83,18 @@ def test_actions_equal_those_of_the_torch_actor(seeds: tuple[int, ...], count: i
     kept = observation.copy()
     actions = NumpyActor(made)(observation, generators(len(seeds)))
     assert_nearly_all_equal(actions, in_torch(made, observation))
+    np.testing.assert_array_equal(observation, kept)
+
+
+@pytest.mark.parametrize("seeds", [(0,), (3, 0, 8)])
+@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("hidden", [(24, 16), (9,)])
+def test_dense_actions_equal_those_of_the_torch_actor(seeds: tuple[int, ...], count: int, hidden: tuple[int]) -> None:
+    made, observation = actor_of(seeds, **MLP, hidden=hidden), 3 * observations(len(seeds), count)
+    kept = observation.copy()
+    actions = in_numpy(made)(observation, [])
+    assert actions.dtype == np.float32
+    np.testing.assert_allclose(actions, in_torch(made, observation), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(observation, kept)
 
 
@@ -113,25 +139,26 @@ def test_regular_coding_draws_nothing() -> None:
     assert drawn[0].random() == np.random.default_rng(0).random()
 
 
-def in_place_changes(made: SpikingActor) -> Iterator[str]:
+def in_place_changes(made: Actor, other: Actor) -> Iterator[str]:
     """Everything that moves parameters in a run."""
     optimizer = torch.optim.Adam(made.parameters(), lr=0.05, fused=True)
     for _ in range(3):
         made(torch.from_numpy(observations(2, 50))).square().sum().backward()
         optimizer.step()
     yield "optimizer"
-    made.load_state_dict(actor((5, 6)).state_dict())
+    made.load_state_dict(other.state_dict())
     yield "state"
     with torch.no_grad():
         torch._foreach_lerp_(list(made.parameters()), [torch.ones_like(p) for p in made.parameters()], 0.1)
     yield "average"
 
 
-def test_it_sees_parameters_that_change_where_they_lie() -> None:
-    made, observation = actor((3, 0)), observations(2, 50)
-    fast = NumpyActor(made)
+@pytest.mark.parametrize("make", [actor, functools.partial(actor_of, **MLP)], ids=["spiking", "mlp"])
+def test_it_sees_parameters_that_change_where_they_lie(make: Callable[..., Actor]) -> None:
+    made, observation = make((3, 0)), observations(2, 50)
+    fast = in_numpy(made)
     before = fast(observation, [])
-    for change in in_place_changes(made):
+    for change in in_place_changes(made, make((5, 6))):
         after = fast(observation, [])
         assert not np.allclose(before, after), change
         assert_nearly_all_equal(after, in_torch(made, observation))
@@ -139,11 +166,16 @@ def test_it_sees_parameters_that_change_where_they_lie() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["encoder.mean", "encoder.std", "weights.0", "biases.1", "weights.2", "decoder_weight"]
+    ("make", "name"),
+    [
+        *((actor, name) for name in ("encoder.mean", "encoder.std", "weights.0", "biases.1", "weights.2")),
+        (actor, "decoder_weight"),
+        *((functools.partial(actor_of, **MLP), name) for name in ("weights.0", "biases.1", "weights.2", "biases.2")),
+    ],
 )
-def test_every_parameter_counts(name: str) -> None:
-    made, observation = actor((3, 0)), observations(2, 50)
-    fast = NumpyActor(made)
+def test_every_parameter_counts(make: Callable[..., Actor], name: str) -> None:
+    made, observation = make((3, 0)), observations(2, 50)
+    fast = in_numpy(made)
     before = fast(observation, [])
     with torch.no_grad():
         dict(made.named_parameters())[name][1] *= 1.7

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from simulators.torch_backend import TorchBackend
 from spikerl_deploy.codec import decode, encode
 from spikerl_deploy.policy import Normalization, Policy, PopulationEncoder
 from training.actor import ENCODER_THRESHOLD, MIN_ENCODER_STD, PopulationEncoderModule, Spaces, SpikingActor
+from training.mlp_actor import MLPActor
 from training.normalizer import RunningNormalizer
 from training.settings import Settings
 from training.stacked import generators_of
@@ -235,3 +237,26 @@ def test_exporting_leaves_the_arrays_it_was_given_writable() -> None:
     made = SpikingActor(spaces, Settings(hidden=(4,)), generators_of([0]))
     made.to_policy(Normalization(np.zeros(2), np.ones(2)), "x")
     assert spaces.action_low.flags.writeable
+
+
+def test_a_dense_actor_is_a_stack_of_linear_layers_and_starts_like_one() -> None:
+    spaces = Spaces(60, np.float32([-1, 0]), np.float32([3, 0.5]))
+    made = MLPActor(spaces, (400, 300), generators_of([3, 8]))
+    observation = torch.randn(2, 9, 60, generator=torch.Generator().manual_seed(0))
+    actions = made(observation)
+    for seed in range(2):
+        layers = [nn.Linear(60, 400), nn.Linear(400, 300), nn.Linear(300, 2)]
+        for layer, weight, bias in zip(layers, made.weights, made.biases, strict=True):
+            fresh, own = list(layer.parameters()), [weight[seed].T, bias[seed]]
+            for mine, theirs in zip(own, fresh, strict=True):
+                assert mine.shape == theirs.shape
+                bound = layer.in_features**-0.5  # of both, in nn.Linear
+                assert mine.abs().max() <= bound and theirs.abs().max() <= bound
+                assert len(mine) < 99 or mine.abs().max() > 0.98 * bound
+                theirs.data = mine.detach()
+        plain = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2], nn.Tanh())
+        wanted = torch.tensor([1.0, 0.25]) + torch.tensor([2.0, 0.25]) * plain(observation[seed])
+        torch.testing.assert_close(actions[seed], wanted)
+    alone = MLPActor(spaces, (400, 300), generators_of([8]))
+    assert all(torch.equal(a[0], b[1]) for a, b in zip(alone.parameters(), made.parameters(), strict=True))
+    assert made.statistics() == []

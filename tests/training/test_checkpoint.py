@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import pickle
 from pathlib import Path
 
@@ -61,6 +63,38 @@ def test_a_checkpoint_holds_one_policy_and_nothing_that_only_training_needs(tmp_
     assert document["spaces"]["obs_dim"] == 3
     for name in ("action_low", "action_high"):
         np.testing.assert_array_equal(document["spaces"][name].numpy(), getattr(SPACES, name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ({"actor": "mlp"}, "dense baseline.*no spikes to export"),
+        ({"readout": "membrane"}, "output neurons do not spike"),
+    ],
+)
+def test_an_actor_that_no_chip_can_run_is_kept_and_refused_as_a_policy(
+    tmp_path: Path, kind: dict[str, str], reason: str
+) -> None:
+    settings = dataclasses.replace(SETTINGS, **kind)
+    agent = TD3(SPACES, settings, CPU, (4, 5))
+    normalization = RunningNormalizer(2, 3, 2.0, CPU).snapshot(1)
+    save_checkpoint(tmp_path / "best.pt", agent.actor, normalization, settings, Progress(70, 20, 12.5), 1)
+    document = load_checkpoint(tmp_path / "best.pt")
+    for name, value in agent.actor.state_dict().items():
+        assert torch.equal(document["actor"][name], value[1:2]), name
+    with pytest.raises(SpikerlError, match=rf"best\.pt.*{reason}") as refusal:
+        policy_of(tmp_path / "best.pt")
+    assert refusal.value.exit_code == 2 and "\n" not in refusal.value.message
+
+
+def test_a_checkpoint_of_before_there_were_kinds_of_actors_is_a_spiking_one(tmp_path: Path) -> None:
+    save(tmp_path / "last.pt")
+    document, expected = load_checkpoint(tmp_path / "last.pt"), policy_of(tmp_path / "last.pt")
+    stored = json.loads(document["settings"])
+    for name in ("actor", "readout", "target_actor", "proxy_hidden", "proxy_lr", "proxy_steps"):
+        del stored[name]
+    torch.save(document | {"settings": json.dumps(stored)}, tmp_path / "last.pt")
+    np.testing.assert_array_equal(policy_of(tmp_path / "last.pt").layers[0].weight, expected.layers[0].weight)
 
 
 def test_what_is_saved_does_not_change_when_training_goes_on(tmp_path: Path) -> None:

@@ -82,6 +82,19 @@ def test_parameters_of_the_ranks_are_the_same_to_the_bit_after_fifty_updates(pai
             assert not torch.equal(value, before[which][name]), f"{which}.{name} did not move"
 
 
+@pytest.mark.parametrize(
+    "kind", [{"actor": "mlp"}, {"target_actor": "proxy", "proxy_hidden": (9,), "readout": "membrane"}]
+)
+def test_any_kind_of_actor_and_its_proxy_stay_the_same_on_the_ranks(tmp_path: Path, kind: dict[str, Any]) -> None:
+    run = run_pair(tmp_path, **kind)
+    assert state_of(run)["state"]["agent"]["updates"] >= 50
+    assert differing(run, "agent/") == []
+    fresh = Trainer(tiny(**PAIR | kind), tmp_path / "fresh", quiet=True).agent.state_dict()
+    for which in ("actor", "actor_target"):
+        for name, value in state_of(run)["state"]["agent"][which].items():
+            assert not torch.equal(value, fresh[which][name]), f"{which}.{name} did not move"
+
+
 def test_without_the_average_of_gradients_the_ranks_drift_apart(pair: Path, tmp_path: Path) -> None:
     alone = run_pair(tmp_path, fault=Fault("alone"))
     apart = differing(alone, "agent/")

@@ -15,7 +15,7 @@ from snntorch import surrogate as snntorch_surrogate
 from torch import Tensor
 
 from training import lif
-from training.lif import _plain_sequence, lif_sequence
+from training.lif import _plain_sequence, last_voltage, lif_sequence
 from training.surrogate import SURROGATES, make_surrogate
 
 KEEP_U, KEEP_V, THRESHOLD, WIDTH = 0.5, 0.75, 0.5, 0.5
@@ -238,3 +238,18 @@ def test_bf16_input_is_integrated_in_float32() -> None:
     assert spikes.dtype == torch.float32
     u2 = 0.125 + float(current[1, 0, 0])
     assert spikes[1, 0, 0] == float(0.1875 + u2 > THRESHOLD) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_last_voltage_is_that_of_the_equations_without_spikes(steps: int) -> None:
+    current = dyadic_current(1, 2, steps, 7, 3).requires_grad_()  # seeds, time steps, batch, neurons
+    voltage = last_voltage(current, KEEP_U, KEEP_V)
+    u = v = torch.zeros(2, 7, 3)
+    for c in current.unbind(1):
+        u = KEEP_U * u + c
+        v = KEEP_V * v + u
+    torch.testing.assert_close(voltage, v)
+    got, wanted = (torch.autograd.grad(value.square().sum(), current)[0] for value in (voltage, v))
+    torch.testing.assert_close(got, wanted)
+    silent = torch.tensor([[[[-9.0]], [[-1.0]]]])
+    assert last_voltage(silent, KEEP_U, KEEP_V).item() == -9 * (KEEP_U + KEEP_V) - 1

@@ -173,6 +173,32 @@ def test_the_losses_are_logged_as_without_the_interruption(tmp_path: Path, monke
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [{"actor": "mlp"}, {"target_actor": "proxy", "proxy_hidden": (9,), "seeds": 2, "readout": "membrane"}],
+    ids=["mlp", "proxy and membrane"],
+)
+def test_a_run_of_any_kind_of_actor_goes_on_as_without_the_interruption(tmp_path: Path, kind: dict[str, Any]) -> None:
+    settings = tiny(**HOPPING | {"steps": 240} | kind)
+    Trainer(settings, tmp_path / "whole", quiet=True).run()
+    result = Trainer(settings, tmp_path / "run", quiet=True, on_evaluation=lambda *_: True).run()
+    assert (result.stopped, result.steps) == ("pruned", 80) and result.updates > 30
+    go_on(tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert state_of(tmp_path / "run")["state"]["agent"].keys() >= {"actor_target", "actor_optimizer"}
+
+
+def test_a_run_of_before_there_were_kinds_of_actors_goes_on(tmp_path: Path, interrupted: Path, hopping: Path) -> None:
+    shutil.copytree(interrupted, tmp_path / "run")
+    path = _state(tmp_path / "run")
+    stored = json.loads(torch.load(path, weights_only=True)["settings"])
+    for name in ("actor", "readout", "target_actor", "proxy_hidden", "proxy_lr", "proxy_steps"):
+        del stored[name]
+    _edit(path, settings=json.dumps(stored))
+    go_on(tmp_path / "run")
+    assert_same_run(tmp_path / "run", hopping)
+
+
 def test_metrics_hold_each_row_once_however_far_the_run_went_after_its_state(tmp_path: Path, hopping: Path) -> None:
     settings = HOPPING | {"steps": 240}
     assert train(tmp_path, "run", Fault("rename", "0*200-rank0.pt"), **settings).returncode == -signal.SIGKILL

@@ -108,6 +108,7 @@ def test_texts_become_the_settings_type(assignment: str, value: object) -> None:
         *(f"{name}={v}" for name in ("current_decay", "voltage_decay", "gamma", "polyak") for v in ("1", "-0.1")),
         *(f"{name}={v}" for name in ("gamma", "actor_lr", "stop_return") for v in ("nan", "inf", "-inf", "true", "x")),
         *("hidden=", "hidden=0", "hidden=8,-1", "hidden=8,x", "critic_hidden=8.5", "critic_hidden=[]"),
+        *(f"{name}={value}" for name in ("proxy_lr", "proxy_steps", "proxy_hidden") for value in ("0", "-1", "x")),
         *("bf16=maybe", "carbon=2", "coding=morse", "surrogate=step", "device=tpu"),
     ],
 )
@@ -161,6 +162,9 @@ def test_the_last_of_several_seeds_must_be_one_that_a_generator_takes() -> None:
         ("dist_backend", {"auto", "nccl", "gloo", "mpi"}),
         ("device", {"auto", "cpu", "cuda"}),
         ("coding", {"regular", "poisson"}),
+        ("actor", {"spiking", "mlp"}),
+        ("target_actor", {"copy", "proxy"}),
+        ("readout", {"rates", "membrane"}),
     ],
 )
 def test_a_choice_takes_each_of_its_values_and_lists_them_when_it_refuses(name: str, choices: set[str]) -> None:
@@ -288,6 +292,21 @@ def test_every_recipe_that_ships_resolves_and_says_what_differs(recipe: str) -> 
 def test_an_unknown_recipe_is_refused(name: str) -> None:
     with pytest.raises(SpikerlError, match=f"'{name}'"):
         recipe_path(name)
+
+
+@pytest.mark.parametrize("assignment", ["synaptic_norm=batch", "target_actor=proxy", "readout=membrane"])
+def test_what_only_a_spiking_actor_can_have_is_refused_with_a_dense_one(assignment: str) -> None:
+    name, _, value = assignment.partition("=")
+    assert getattr(from_sources(assignments=[assignment]), name) == value
+    with pytest.raises(SpikerlError, match=f"'{name}' = '{value}' is of spiking actors, not of actor 'mlp'") as refusal:
+        from_sources(assignments=[assignment], flags={"actor": "mlp"})
+    plain = from_sources(assignments=[(refusal.value.hint or "").rpartition("--set ")[2]], flags={"actor": "mlp"})
+    assert plain == Settings(actor="mlp")
+
+
+def test_what_a_dense_actor_has_no_use_for_is_left_as_it_is() -> None:
+    settings = from_sources(assignments=["coding=poisson", "time_steps=1", "batch_size=1"], flags={"actor": "mlp"})
+    assert (settings.actor, settings.coding) == ("mlp", "poisson")
 
 
 def test_every_setting_is_described() -> None:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikerl_deploy.errors import SpikerlError
 from training import lif
-from training.actor import ENCODER_THRESHOLD, Spaces
+from training.actor import ENCODER_THRESHOLD, Spaces, SpikingActor
 from training.distributed import Group, Place
 from training.faults import Faults
 from training.settings import Settings
@@ -32,19 +32,29 @@ OBS, ACT = 3, 2
 BATCH = 24
 F32, F64 = torch.float32, torch.float64
 SMALL: dict[str, Any] = {"hidden": (16,), "critic_hidden": (12, 10), "population": 5}
+PROXY: dict[str, Any] = {"target_actor": "proxy", "proxy_hidden": (13, 11), "proxy_steps": 2, "proxy_lr": 5e-3}
+KINDS: list[Any] = [
+    pytest.param({"surrogate": "rectangular"}, id="rectangular"),
+    pytest.param({"surrogate": "arctan"}, id="arctan"),
+    pytest.param({"actor": "mlp"}, id="mlp"),
+    pytest.param(PROXY, id="proxy"),
+    pytest.param({"readout": "membrane"}, id="membrane"),
+]
 
 
 def agent(seeds: tuple[int, ...] = (0,), dtype: torch.dtype = F32, compiled: bool = False, **settings: Any) -> TD3:
     """Weights wide enough for every layer to spike, targets unlike the networks; no seed depends on the others."""
     made = TD3(SPACES, Settings(**SMALL | settings), CPU, seeds, compiled)
     with torch.no_grad():
-        for weight, target in zip(made.actor.weights, made.actor_target.weights, strict=True):
+        for weight, target in zip(made.actor.weights, made.actor_target.weights, strict=False):
             weight *= 4
-            target.copy_(weight * 1.1)
+            if made.settings.target_actor == "copy":
+                target.copy_(weight * 1.1)
         for place, seed in enumerate(seeds):
             g = torch.Generator().manual_seed(1000 + seed)
-            for parameter in (made.actor.encoder.mean, made.actor.encoder.std):
-                parameter[place] *= 1 + 0.2 * torch.rand(parameter.shape[1:], generator=g)
+            if isinstance(made.actor, SpikingActor):
+                for parameter in (made.actor.encoder.mean, made.actor.encoder.std):
+                    parameter[place] *= 1 + 0.2 * torch.rand(parameter.shape[1:], generator=g)
             for parameter in made.critic_target.parameters():  # online and target must be told apart
                 parameter[place] += 0.1 * torch.randn(parameter.shape[1:], generator=g)
     for module in made._modules().values():
@@ -70,8 +80,8 @@ def transitions(seed: int, number: int, size: int = BATCH) -> Tensor:
     return torch.cat([o_tm1, a_tm1, r_t, o_t, terminated], 1)
 
 
-def rows_of(seeds: Iterable[int], number: int = 0, dtype: torch.dtype = F32) -> Tensor:
-    return torch.stack([transitions(seed, number) for seed in seeds]).to(dtype)
+def rows_of(seeds: Iterable[int], number: int = 0, dtype: torch.dtype = F32, batches: int = 1) -> Tensor:
+    return torch.stack([transitions(seed, number, batches * BATCH) for seed in seeds]).to(dtype)
 
 
 def noise_of(seeds: Iterable[int], number: int = 0, dtype: torch.dtype = F32) -> Tensor:
@@ -128,6 +138,17 @@ class NaiveNetworks:
 
     def actor(self, w: Weights, o: Tensor, draws: Tensor | None) -> Tensor:
         """Actions [B, act_dim] for o [B, obs_dim]; Poisson coding compares with draws [T, B, n]."""
+        low, high = torch.from_numpy(LOW).double(), torch.from_numpy(HIGH).double()
+        drive = self.spiking(w, o, draws) if "encoder.mean" in w else self.mlp(w, o)
+        return low + (torch.tanh(drive) + 1) / 2 * (high - low)
+
+    def mlp(self, w: Weights, o: Tensor) -> Tensor:
+        *hidden, last = [name for name in w if name.startswith("weights.")]
+        for name in hidden:
+            o = nn.functional.linear(o, w[name].T, w[name.replace("weights", "biases")]).clamp_min(0)
+        return nn.functional.linear(o, w[last].T, w[last.replace("weights", "biases")])
+
+    def spiking(self, w: Weights, o: Tensor, draws: Tensor | None) -> Tensor:
         s = self.settings
         layers = len([name for name in w if name.startswith("weights.")])
         std = w["encoder.std"].clamp_min(1e-3)
@@ -147,6 +168,9 @@ class NaiveNetworks:
                 u, v, spike = states[k]
                 u = s.current_decay * u + nn.functional.linear(x, w[f"weights.{k}"].T, w[f"biases.{k}"])
                 v = s.voltage_decay * v * (1 - spike) + u
+                if s.readout == "membrane" and k == layers - 1:
+                    states[k] = [u, v, spike]  # which stays 0
+                    break
                 x = replaced(
                     self.compare(v - s.v_threshold),
                     PRIMITIVES[s.surrogate](v - s.v_threshold, s.surrogate_width),
@@ -154,11 +178,10 @@ class NaiveNetworks:
                 if s.surrogate == "rectangular":
                     self.compare((v - s.v_threshold).abs() - s.surrogate_width)
                 states[k] = [u, v, x]
-            count = count + x
-        rates = (count / s.time_steps).reshape(len(o), ACT, -1)
-        drive = torch.einsum("bap,ap->ba", rates, w["decoder_weight"]) + w["decoder_bias"]
-        low, high = torch.from_numpy(LOW).double(), torch.from_numpy(HIGH).double()
-        return low + (torch.tanh(drive) + 1) / 2 * (high - low)
+            count = count + states[-1][2]
+        read = states[-1][1] if s.readout == "membrane" else count / s.time_steps
+        rates = read.reshape(len(o), ACT, -1)
+        return torch.einsum("bap,ap->ba", rates, w["decoder_weight"]) + w["decoder_bias"]
 
     def critic(self, w: Weights, which: int, o: Tensor, a: Tensor) -> Tensor:
         """Values [B] of one of the twins."""
@@ -191,7 +214,9 @@ class NaiveTD3:
     def __init__(self, made: TD3, seed: int) -> None:
         self.s = made.settings
         self.w = {name: leaves(module, seed) for name, module in made._modules().items()}
-        self.adam = {"actor": Adam(self.s.actor_lr), "critic": Adam(self.s.critic_lr)}
+        self.adam = {
+            "actor": Adam(self.s.actor_lr), "critic": Adam(self.s.critic_lr), "actor_target": Adam(self.s.proxy_lr)
+        }  # fmt: skip
         self.nets = NaiveNetworks(self.s, torch.tensor([]))
         self.updates = 0
 
@@ -210,10 +235,24 @@ class NaiveTD3:
     def update(
         self, rows: Tensor, normal: Tensor, mean: Tensor, inverse: Tensor, draws: list[Tensor | None]
     ) -> tuple[dict[str, float], dict[str, Weights]]:
-        """Losses and gradients of one update, after which the networks have moved."""
+        """Losses and gradients of one update, after which the networks have moved.
+
+        With a proxy of the target actor `rows` are several batches, the last one the update's.
+        """
         self.updates += 1
         s, w, rows = self.s, self.w, rows.double()
-        self.nets.margin = torch.full((len(rows),), math.inf, dtype=F64)
+        self.nets.margin = torch.full((BATCH,), math.inf, dtype=F64)
+        losses, grads = {}, {}
+        if s.target_actor == "proxy":
+            *_, rows = batches = rows.split(BATCH)
+            for batch in batches:
+                o_tm1 = self.normalized(batch[:, :OBS], mean, inverse)
+                apart = (
+                    self.nets.actor(w["actor_target"], o_tm1, None) - self.nets.actor(w["actor"], o_tm1, None).detach()
+                )
+                relative = apart / torch.from_numpy((HIGH - LOW) / 2).double()
+                losses["proxy_loss"] = (relative**2).sum() / (BATCH * ACT)
+                grads["proxy"] = self.descend("actor_target", losses["proxy_loss"])
         o_tm1, o_t = (self.normalized(rows[:, at : at + OBS], mean, inverse) for at in (0, OBS + ACT + 1))
         a_tm1, r_t, ends = rows[:, OBS : OBS + ACT], rows[:, OBS + ACT], rows[:, -1]
         low, high = torch.from_numpy(LOW).double(), torch.from_numpy(HIGH).double()
@@ -222,13 +261,13 @@ class NaiveTD3:
         q_t = torch.minimum(*(self.nets.critic(w["critic_target"], k, o_t, a_t) for k in (0, 1)))
         target = torch.where(ends > 0, r_t, r_t + s.gamma * q_t).detach()
         errors = [self.nets.critic(w["critic"], k, o_tm1, a_tm1) - target for k in (0, 1)]
-        losses = {"critic_loss": sum((error**2).sum() / len(rows) for error in errors)}
-        grads = {"critic": self.descend("critic", losses["critic_loss"])}
+        losses["critic_loss"] = sum((error**2).sum() / len(rows) for error in errors)
+        grads["critic"] = self.descend("critic", losses["critic_loss"])
         if self.updates % s.policy_delay == 0:
             action = self.nets.actor(w["actor"], o_tm1, draws[1])
             losses["actor_loss"] = -self.nets.critic(w["critic"], 0, o_tm1, action).sum() / len(rows)
             grads["actor"] = self.descend("actor", losses["actor_loss"])
-            for name in ("actor", "critic"):
+            for name in ("actor", "critic") if s.target_actor == "copy" else ("critic",):
                 for key, old in w[f"{name}_target"].items():
                     old.data = s.polyak * old.data + (1 - s.polyak) * w[name][key].data
         return {name: loss.item() for name, loss in losses.items()}, grads
@@ -240,14 +279,16 @@ class NaiveTD3:
         return grads
 
 
-def clear_rows(references: list[NaiveTD3], seeds: tuple[int, ...], number: int, statistics: Statistics) -> Tensor:
-    """Rows [S, BATCH, width] none of which comes so near to a threshold that float32 may decide otherwise."""
+def clear_rows(
+    references: list[NaiveTD3], seeds: tuple[int, ...], number: int, statistics: Statistics, size: int = BATCH
+) -> Tensor:
+    """Rows [S, size, width] none of which comes so near to a threshold that float32 may decide otherwise."""
     out = []
     for i, seed in enumerate(seeds):
-        candidates = transitions(seed, number, 2 * BATCH)
+        candidates = transitions(seed, number, 2 * size)
         clear = candidates[references[i].margins(candidates, statistics[0][i], statistics[1][i]) > 5e-5]
-        assert len(clear) >= BATCH
-        out.append(clear[:BATCH])
+        assert len(clear) >= size
+        out.append(clear[:size])
     return torch.stack(out)
 
 
@@ -261,6 +302,14 @@ FORMS: list[Any] = [
         {"surrogate": "sigmoid", "policy_delay": 1, "surrogate_width": 0.3, "v_threshold": 0.75,
          "current_decay": 0.3, "voltage_decay": 0.6, "observation_clip": 0.8}, id="other constants",
     ),
+    pytest.param({"actor": "mlp", "hidden": (14, 12), "policy_delay": 2}, id="mlp"),
+    pytest.param({"readout": "membrane", "surrogate": "gaussian", "policy_delay": 2}, id="membrane"),
+    pytest.param(
+        {"readout": "membrane", "surrogate": "arctan", "policy_delay": 1, "time_steps": 3, "hidden": (14, 12),
+         "current_decay": 0.3, "voltage_decay": 0.6}, id="membrane, two layers",
+    ),
+    pytest.param({**PROXY, "surrogate": "gaussian", "policy_delay": 2}, id="proxy"),
+    pytest.param({**PROXY, "surrogate": "arctan", "policy_delay": 1, "proxy_steps": 1}, id="proxy, one step"),
 ]  # fmt: skip
 
 
@@ -276,35 +325,37 @@ def test_three_updates_equal_a_naive_float64_computation(
     s = tested.settings
     references = [NaiveTD3(tested, i) for i in range(len(seeds))]
     statistics = statistics_of(seeds, dtype)
-    loose = dtype == F32
+    loose, proxy = dtype == F32, s.target_actor == "proxy"
     for number in (1, 2, 3):
-        rows = clear_rows(references, seeds, number, statistics)
+        rows = clear_rows(references, seeds, number, statistics, tested.batches * BATCH)
         assert 0 < rows[..., -1].mean() < 1
         normal = noise_of(seeds, number)
         with_actor = number % s.policy_delay == 0
 
         torch.manual_seed(number)
-        gradients = {"critic": tested.critic_gradients(rows.to(dtype), normal.to(dtype), *statistics)}
+        first = None if proxy else tested.critic_gradients(rows.to(dtype), normal.to(dtype), *statistics)
         torch.manual_seed(number)
         losses = tested.update(rows.to(dtype), normal.to(dtype), statistics)
-        applied = {name: [p.grad for p in tested._modules()[name].parameters()] for name in ("critic", "actor")}
+        applied = {name: [p.grad for p in module.parameters()] for name, module in tested.learners.items()}
 
         torch.manual_seed(number)
         shape = (len(seeds), s.time_steps, BATCH, OBS * s.population)
         draws = torch.rand(2, *shape) if s.coding == "poisson" else [[None] * len(seeds)] * 2
-        assert set(losses) == ({"critic_loss", "actor_loss"} if with_actor else {"critic_loss"})
+        learning = ["proxy"] * proxy + ["critic"] + ["actor"] * with_actor
+        assert list(losses) == [f"{name}_loss" for name in learning]
         for i, reference in enumerate(references):
             its_statistics = (statistics[0][i], statistics[1][i])
             expected, grads = reference.update(rows[i], normal[i], *its_statistics, [draws[0][i], draws[1][i]])
             for name, value in expected.items():
                 assert losses[name].shape == (len(seeds),) and not losses[name].requires_grad
                 assert losses[name][i].item() == pytest.approx(value, rel=1e-5 if loose else 1e-12)
-            assert gradients["critic"][0][i].item() == losses["critic_loss"][i].item()
+            assert first is None or first[0][i].item() == losses["critic_loss"][i].item()
+            assert list(grads) == learning
             for which in grads:
                 for k, (name, grad) in enumerate(grads[which].items()):
                     own = applied[which][k]
                     assert own is not None and grad.any(), name
-                    assert which == "actor" or torch.equal(own, gradients["critic"][1][k])
+                    assert which != "critic" or first is None or torch.equal(own, first[1][k])
                     scale = grad.abs().max().item()
                     atol = scale * (2e-5 if loose else 1e-12)
                     torch.testing.assert_close(
@@ -352,13 +403,13 @@ def test_smoothing_noise_has_its_std_in_each_dimensions_own_units() -> None:
     assert noise.mean((0, 1)).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("surrogate", ["rectangular", "arctan"])
-def test_seeds_updated_together_are_what_each_would_be_alone(surrogate: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_seeds_updated_together_are_what_each_would_be_alone(kind: dict[str, Any]) -> None:
     seeds = (4, 0, 7)
-    together = agent(seeds, F64, surrogate=surrogate, policy_delay=2)
-    alone = [agent((seed,), F64, surrogate=surrogate, policy_delay=2) for seed in seeds]
+    together = agent(seeds, F64, policy_delay=2, **kind)
+    alone = [agent((seed,), F64, policy_delay=2, **kind) for seed in seeds]
     for number in range(6):
-        rows, normal = rows_of(seeds, number, F64), noise_of(seeds, number, F64)
+        rows, normal = rows_of(seeds, number, F64, together.batches), noise_of(seeds, number, F64)
         mean, inverse = statistics_of(seeds, F64)
         losses = together.update(rows, normal, (mean, inverse))
         for i, single in enumerate(alone):
@@ -374,19 +425,21 @@ def test_seeds_updated_together_are_what_each_would_be_alone(surrogate: str) -> 
             )
 
 
+@pytest.mark.parametrize("kind", [KINDS[0], *KINDS[2:]])
 @pytest.mark.parametrize("what", ["rows", "noise", "statistics", "weights", "not a number"])
-def test_what_happens_to_one_seed_leaves_the_others_bit_identical(what: str) -> None:
+def test_what_happens_to_one_seed_leaves_the_others_bit_identical(what: str, kind: dict[str, Any]) -> None:
     seeds = (4, 0, 7)
-    plain, other = agent(seeds, policy_delay=2), agent(seeds, policy_delay=2)
+    plain, other = agent(seeds, policy_delay=2, **kind), agent(seeds, policy_delay=2, **kind)
     if what == "weights":
         with torch.no_grad():
             for parameter in other.actor.parameters():
                 parameter[1] *= 1.5
     for number in range(4):
-        rows, normal, statistics = rows_of(seeds, number), noise_of(seeds, number), statistics_of(seeds)
+        rows, normal = rows_of(seeds, number, batches=plain.batches), noise_of(seeds, number)
+        statistics = statistics_of(seeds)
         plain.update(rows.clone(), normal.clone(), statistics)
         if what == "rows":
-            rows[1] = transitions(55, number)
+            rows[1] = transitions(55, number, rows.shape[1])
         elif what == "noise":
             normal[1] *= -1
         elif what == "statistics":
@@ -422,6 +475,8 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         ((0,), F32, {"surrogate": "rectangular"}),
         ((4, 0, 7), F64, {"surrogate": "arctan", "hidden": (14, 12)}),
         ((4, 0), F32, {"surrogate": "gaussian", "coding": "poisson"}),
+        ((4, 0), F32, {"actor": "mlp", "hidden": (14, 12)}),
+        ((4, 0), F64, PROXY | {"readout": "membrane"}),
     ],
 )
 def test_compiled_updates_equal_those_that_are_not(
@@ -432,7 +487,7 @@ def test_compiled_updates_equal_those_that_are_not(
     statistics = statistics_of(seeds, dtype)
     close = functools.partial(torch.testing.assert_close, **tolerance(dtype))
     for number in range(1, 5):
-        rows, normal = rows_of(seeds, number, dtype), noise_of(seeds, number, dtype)
+        rows, normal = rows_of(seeds, number, dtype, plain.batches), noise_of(seeds, number, dtype)
         results = []
         for tested in (plain, compiled):
             torch.manual_seed(number)
@@ -444,10 +499,8 @@ def test_compiled_updates_equal_those_that_are_not(
         for name, value in results[0].items():
             close(results[1][name], value)
             assert not results[1][name].requires_grad
-        for module in ("critic", "actor") if number % 2 == 0 else ("critic",):
-            pairs = zip(
-                plain._modules()[module].named_parameters(), compiled._modules()[module].parameters(), strict=True
-            )
+        for module in plain.learners if number % 2 == 0 else plain.learners.keys() - {"actor"}:
+            pairs = zip(plain.learners[module].named_parameters(), compiled.learners[module].parameters(), strict=True)
             for (name, a), b in pairs:
                 assert a.grad is not None and b.grad is not None and a.grad.any(), name
                 close(b.grad, a.grad, msg=lambda t, n=name: f"{n}: {t}")
@@ -456,7 +509,7 @@ def test_compiled_updates_equal_those_that_are_not(
         torch.testing.assert_close(theirs[name], parameter, rtol=0, atol=2e-5 if dtype == F32 else 1e-11, msg=name)
         assert theirs[name].requires_grad == parameter.requires_grad
     assert compiled.fault() is None
-    rows[..., 0, OBS + ACT] = math.nan
+    rows[..., -1, OBS + ACT] = math.nan
     for tested in (plain, compiled):
         tested.update(rows, normal, statistics)
     assert plain.fault() is not None and compiled.fault() == plain.fault()
@@ -533,6 +586,36 @@ def test_targets_start_equal_to_the_networks_and_take_no_gradient() -> None:
             assert torch.equal(a, b) and a.data_ptr() != b.data_ptr() and not a.requires_grad
 
 
+def test_a_proxy_starts_on_its_own_and_leaves_the_networks_as_they_would_be() -> None:
+    fresh, plain = (TD3(SPACES, Settings(**SMALL | kind), CPU, (3, 4)) for kind in (PROXY, {}))
+    assert [weight.shape for weight in fresh.actor_target.weights] == [(2, OBS, 13), (2, 13, 11), (2, 11, ACT)]
+    assert not torch.equal(*fresh.actor_target.weights[0])
+    for name in ("actor", "critic"):
+        pairs = zip(fresh.learners[name].parameters(), plain.learners[name].parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_proxy_comes_to_act_as_an_actor_that_stays() -> None:
+    tested = agent((0, 1), **PROXY | {"actor_lr": 1e-12, "policy_delay": 2, "surrogate": "arctan"})
+    before = torch.stack([parameter.clone().sum() for parameter in tested.actor.parameters()])
+    losses = []
+    for number in range(300):
+        rows = rows_of((0, 1), number % 7, batches=2)
+        losses.append(tested.update(rows, noise_of((0, 1), number), statistics_of((0, 1)))["proxy_loss"])
+    assert (torch.stack(losses[-10:]).mean(0) < 0.15 * losses[0]).all()
+    torch.testing.assert_close(torch.stack([p.sum() for p in tested.actor.parameters()]), before)
+    assert tested.actor_target.weights[0].requires_grad
+
+
+def test_a_proxy_that_is_not_finite_is_noted_by_its_name() -> None:
+    tested = agent((0, 1), **PROXY)
+    rows = rows_of((0, 1), batches=2)
+    rows[0, 0, 0] = math.nan  # an observation of the first batch: the proxy alone learns from it
+    tested.update(rows, noise_of((0, 1)), statistics_of((0, 1)))
+    found = tested.fault()
+    assert found == (1, "proxy.weights.0")
+
+
 def test_acting_is_deterministic_and_records_no_gradient() -> None:
     tested, o = agent((0, 1)), rows_of((0, 1))[..., :OBS]
     first = tested.act(o)
@@ -557,9 +640,20 @@ class Products(TorchDispatchMode):
         return out
 
 
-def test_under_bf16_the_actors_products_alone_are_bf16() -> None:
-    tested = agent((0, 1), bf16=True, policy_delay=1)
-    forward = {"actor": {(15, 16), (16, 10)}, "critic": {(5, 12), (12, 10), (10, 1)}}
+@pytest.mark.parametrize(
+    ("kind", "sizes_of_actor"),
+    [
+        ({}, {(15, 16), (16, 10)}),
+        ({"actor": "mlp"}, {(3, 16), (16, 2)}),
+        (PROXY | {"proxy_steps": 1}, {(15, 16), (16, 10), (3, 13), (13, 11), (11, 2)}),
+    ],
+    ids=["spiking", "mlp", "proxy"],
+)
+def test_under_bf16_the_actors_products_alone_are_bf16(
+    kind: dict[str, Any], sizes_of_actor: set[tuple[int, int]]
+) -> None:
+    tested = agent((0, 1), bf16=True, policy_delay=1, **kind)
+    forward = {"actor": sizes_of_actor, "critic": {(5, 12), (12, 10), (10, 1)}}
     dtypes: dict[str, set[torch.dtype]] = {"actor": set(), "critic": set()}
     with Products() as products:
         losses = tested.update(rows_of((0, 1)), noise_of((0, 1)), statistics_of((0, 1)))

@@ -130,11 +130,13 @@ def test_exploration_noise_is_in_half_ranges_of_each_action(tmp_path: Path) -> N
     np.testing.assert_allclose(noise.mean(axis=0), [0, 0], atol=0.015)
 
 
+@pytest.mark.parametrize("target", [{}, {"target_actor": "proxy", "proxy_hidden": (9,), "proxy_steps": 2}])
 def test_an_update_is_that_of_the_stored_rows_the_streams_and_the_statistics(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: dict[str, Any]
 ) -> None:
     seen: list[tuple[torch.Tensor, ...]] = []
-    trainer = Trainer(tiny(env="Echo-v0", steps=63, eval_every=63, seed=6), tmp_path / "run", quiet=True)
+    settings = tiny(env="Echo-v0", steps=63, eval_every=63, seed=6, **target)
+    trainer, count = Trainer(settings, tmp_path / "run", quiet=True), 16 * target.get("proxy_steps", 1)
     step = trainer.agent.step
 
     def watch(rows: torch.Tensor, normal: torch.Tensor, statistics: Any, with_actor: bool) -> Any:
@@ -148,7 +150,7 @@ def test_an_update_is_that_of_the_stored_rows_the_streams_and_the_statistics(
     stored, index, target = rows_of(trainer)[:, 0], stream(6, 0, REPLAY), stream(6, 0, TARGET)
     for number, (rows, normal, mean, inverse) in enumerate(seen):
         size = 60 + number
-        np.testing.assert_array_equal(rows[0], stored[index.integers(size, size=16)])
+        np.testing.assert_array_equal(rows[0], stored[index.integers(size, size=count)])
         np.testing.assert_array_equal(normal[0], target.standard_normal((16, 2), np.float32))
         observed = np.concatenate([stored[:size:20, :3], stored[:size, 6:9]])
         if size % 20 == 0:  # an episode has ended, the next one's first observation is in

@@ -40,6 +40,9 @@ from training_support import (
 
 from spikerl_deploy.errors import SpikerlError
 from training.checkpoint import load_checkpoint, policy_of
+from training.compare_runs import compare_document
+from training.run_document import run_document
+from training.run_reader import read_run
 from training.settings import Settings
 from training.signals import interrupts
 from training.trainer import Trainer
@@ -123,6 +126,23 @@ def test_a_run_that_cannot_start_spares_the_one_that_it_was_to_replace(
     with pytest.raises(SpikerlError, match=message):
         Trainer(tiny(**SHORT | settings), folder, force=True, quiet=True).run()
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("kind", [["--actor", "mlp"], ["--set", "readout=membrane"]])
+def test_a_run_that_no_chip_can_take_over_is_a_run_and_its_end_does_not_speak_of_exporting(
+    tmp_path: Path, kind: list[str]
+) -> None:
+    run = tmp_path / "run"
+    done = succeeded(spikerl(["train", "--out", str(run), *kind, *sets(steps=40, eval_every=20)], tmp_path / "log"))
+    assert "run folder" in done.stdout and "spikerl export" not in done.stderr
+    assert f"its learning curve: spikerl report {run} -o report" in done.stderr
+    error, hint = error_of(spikerl(["export", str(run), "-o", str(tmp_path / "p.nir")], tmp_path / "log"))
+    assert "no spikes to export" in error or "do not spike" in error
+    assert "spikerl report" in hint and not (tmp_path / "p.nir").exists()
+    read = read_run(run)
+    assert (read.steps, read.finished, len(read.evaluations)) == (40, True, 2)
+    assert run_document(read)["best_return"] == max(point.mean_return for point in read.evaluations)
+    assert compare_document(read, read)
 
 
 def test_stop_return_ends_the_run_at_the_first_evaluation_that_reaches_it(tmp_path: Path) -> None:
