@@ -1,7 +1,8 @@
-"""Reading a NIR file that may be broken, foreign or hostile: checked before anything is unpacked."""
+"""NIR files: written small, and read although they may be broken, foreign or hostile: checked before unpacking."""
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
@@ -19,6 +20,29 @@ BYTES_MAX = 1 << 30  # unpacked datasets of one file; a core of 4096-4096-4096 n
 VALUES_MAX = 1 << 28  # of them, however narrow: they become floats
 EXPANSION_MAX = 1100  # unpacked bytes to one of the file; deflate's best is 1030
 STRINGS_MAX = 1 << 14  # node types, ends of edges and metadata of one file
+SMALL = 4096  # bytes; the index of a compressed array takes about half of them
+CHUNK_MAX = 1 << 24  # bytes of an array that is compressed as one
+
+
+def write_graph(path: Path, graph: nir.NIRGraph) -> None:
+    """Write what `nir.write` writes, a sixth to a quarter smaller: large arrays byte plane by byte plane (HDF5's
+    shuffle, which NIR does not offer) and as one chunk, small ones as they are."""
+    plain = io.BytesIO()
+    nir.write(plain, graph, compression_opts=1)
+    with h5py.File(plain, "r") as source, h5py.File(path, "w") as target:
+        _copy_small(source, target)
+
+
+def _copy_small(source: h5py.Group, target: h5py.Group) -> None:
+    for name, item in source.items():
+        if isinstance(item, h5py.Group):
+            _copy_small(item, target.create_group(name))
+        elif item.dtype.hasobject or item.nbytes <= SMALL:
+            target.create_dataset(name, data=item[()], dtype=item.dtype)
+        else:
+            chunks = item.shape if item.nbytes <= CHUNK_MAX else True
+            target.create_dataset(name, data=item[()], chunks=chunks, shuffle=True, compression="gzip",
+                                  compression_opts=6)  # fmt: skip
 
 
 def read_graph(path: Path, hint: str) -> nir.NIRGraph:

@@ -19,7 +19,7 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import atomic_path
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.nir_core import chain_edges, layers_from_graph, layers_to_nodes, stored_threshold
-from spikerl_deploy.nir_file import READ_ERRORS, one_line, read_graph
+from spikerl_deploy.nir_file import READ_ERRORS, one_line, read_graph, write_graph
 from spikerl_deploy.policy import (
     DEFAULT_DT,
     Normalization,
@@ -58,7 +58,7 @@ def save_policy(policy: Policy, path: Path, force: bool = False) -> None:
     """
     graph = policy_to_graph(policy)
     with atomic_path(path, force) as temporary:
-        nir.write(temporary, graph, compression_opts=6)
+        write_graph(temporary, graph)
 
 
 def load_policy(path: Path, dt: float = DEFAULT_DT) -> Policy:

@@ -24,6 +24,7 @@ from spikerl_deploy.cli import (
     import_policy,
     inspect,
     measure,
+    policies,
     quantize,
     report,
     run,
@@ -58,6 +59,7 @@ app.command("check")(check.check)
 app.command("fit")(fit.fit)
 app.command("inspect")(inspect.inspect)
 app.command("compare-runs")(compare_runs.compare_runs)
+app.command("policies")(policies.policies)
 app.command("doctor")(doctor.doctor)
 app.add_typer(backends.app, name="backends")
 app.add_typer(import_policy.app, name="import")

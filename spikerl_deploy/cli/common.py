@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 SOURCE_HINT = "give a run folder of spikerl train, a checkpoint (.pt) or a policy file (.nir)"
+SHIPPED_HINT = "spikerl policies lists the names; else give a path: a policy file (.nir), a checkpoint or a run folder"
 
 
 class Format(StrEnum):
@@ -65,6 +67,54 @@ def complete_environment(incomplete: str) -> list[str]:
     from spikerl_deploy.environments import mujoco_ids
 
     return [name for name in mujoco_ids() if name.lower().startswith(incomplete.lower())]
+
+
+def complete_shipped(incomplete: str) -> list[str]:
+    """Shell completion of the names of shipped policies."""
+    from spikerl_deploy import zoo
+
+    return [name for name in zoo.names() if name.startswith(incomplete.lower())]
+
+
+def complete_policy(incomplete: str) -> list[str]:
+    """Shipped policies and the policy files here; nothing where no name fits, so that the shell takes files."""
+    shipped = complete_shipped(incomplete)
+    files = sorted(str(file) for file in Path().glob("*.nir") if file.name.startswith(incomplete))
+    return [*shipped, *files] if shipped else []
+
+
+def shipped_policy(context: typer.Context, given: Path | None) -> Path | None:
+    """What a policy argument stands for: the path itself if something is there or it is no bare name, else the
+    file of the shipped policy of that name, which was checked.
+
+    Raises:
+        SpikerlError: a bare name that nothing has, or the shipped policy is damaged.
+    """
+    if given is None or context.resilient_parsing or not _is_bare_name(given):
+        return given
+    from spikerl_deploy import __version__, zoo
+
+    name = zoo.find(str(given))
+    if name is None:
+        likely = zoo.near(str(given))
+        hint = f"did you mean {' or '.join(likely)}? see: {zoo.LIST_HINT}" if likely else SHIPPED_HINT
+        raise SpikerlError(f"nothing at '{given}', and no policy of that name ships with spikerl", hint)
+    path = zoo.path(name)
+    say(f"{name}: the policy shipped with spikerl {__version__}")
+    return path
+
+
+def _is_bare_name(given: Path) -> bool:
+    """Whether a path is a name alone, without suffix, at which nothing lies."""
+    if str(given) != given.name or given.suffix:
+        return False
+    try:
+        os.lstat(given)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        pass  # the verb says what is wrong with it
+    return False
 
 
 def read_source(source: Path) -> tuple[Policy, Path]:
@@ -116,6 +166,19 @@ def _with_training_energy(policy: Policy, checkpoint: Path) -> Policy:
     return replace(policy, provenance=policy.provenance | {"training_energy": energy}) if energy else policy
 
 
+_POLICY: dict[str, Any] = {"callback": shipped_policy, "autocompletion": complete_policy, "show_default": False}
+_SOURCE_HELP = "Run folder, checkpoint (.pt), policy file (.nir), or name of a shipped policy."
+PolicyArgument = Annotated[
+    Path, typer.Argument(metavar="POLICY", help="Policy file (.nir), or name of a shipped policy.", **_POLICY)
+]
+SourceArgument = Annotated[Path, typer.Argument(help=_SOURCE_HELP, **_POLICY)]
+OptionalSourceArgument = Annotated[Path | None, typer.Argument(help=_SOURCE_HELP, **_POLICY)]
+GraphArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="GRAPH", help="NIR file: any graph, or a policy file; or name of a shipped policy.", **_POLICY
+    ),
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 TrainedOption = Annotated[

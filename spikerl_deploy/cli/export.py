@@ -12,6 +12,7 @@ from spikerl_deploy.cli.common import (
     ForceOption,
     Format,
     FormatOption,
+    SourceArgument,
     TrainedOption,
     console,
     print_json,
@@ -32,7 +33,7 @@ def complete_format(incomplete: str) -> list[str]:
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="Run folder, checkpoint (.pt) or policy file (.nir).")],
+    source: SourceArgument,
     to: Annotated[
         str,
         typer.Option("--to", help="Output format: nir, onnx, netx, json, c-header.", autocompletion=complete_format),

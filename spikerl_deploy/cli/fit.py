@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spikerl_deploy.cli.common import SOURCE_HINT, Format, FormatOption, console, print_json, read_source
+from spikerl_deploy.cli.common import (
+    SOURCE_HINT,
+    Format,
+    FormatOption,
+    OptionalSourceArgument,
+    console,
+    print_json,
+    read_source,
+)
 from spikerl_deploy.errors import CheckFailed, SpikerlError, unknown
 
 if TYPE_CHECKING:
@@ -28,9 +36,7 @@ def _complete_chip(incomplete: str) -> list[str]:
 
 
 def fit(
-    source: Annotated[
-        Path | None, typer.Argument(help="Run folder, checkpoint (.pt) or policy file (.nir).", show_default=False)
-    ] = None,
+    source: OptionalSourceArgument = None,
     chip: Annotated[
         str | None, typer.Option("--chip", help="Chip to check against.", autocompletion=_complete_chip)
     ] = None,

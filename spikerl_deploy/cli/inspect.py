@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from spikerl_deploy.cli.common import Format, FormatOption, console, print_json, read_source
+from spikerl_deploy.cli.common import Format, FormatOption, SourceArgument, console, print_json, read_source
 
 
 def inspect(
-    source: Annotated[Path, typer.Argument(help="Run folder, checkpoint (.pt) or policy file (.nir).")],
+    source: SourceArgument,
     output: FormatOption = Format.human,
 ) -> None:
     """Show what a policy is made of and where it came from."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from spikerl_deploy.cli.common import ForceOption, Format, FormatOption, console, print_json, say
+from spikerl_deploy.cli.common import ForceOption, Format, FormatOption, PolicyArgument, console, print_json, say
 from spikerl_deploy.errors import SpikerlError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ PLAN_SCHEMA = "spikerl.measure-plan/1"
 
 
 def measure(
-    policy_file: Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (.nir).")],
+    policy_file: PolicyArgument,
     device: Annotated[str, typer.Option(help="cpu, cuda or all-available.")] = "all-available",
     batch: Annotated[
         list[int] | None,

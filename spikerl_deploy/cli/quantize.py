@@ -12,6 +12,7 @@ from spikerl_deploy.cli.common import (
     ForceOption,
     Format,
     FormatOption,
+    SourceArgument,
     TrainedOption,
     complete_environment,
     console,
@@ -37,7 +38,7 @@ DATA_HINT = "an .npz file with an array 'observations' [N, obs_dim], or 'spikes'
 
 
 def quantize(
-    source: Annotated[Path, typer.Argument(help="Run folder, checkpoint (.pt) or policy file (.nir).")],
+    source: SourceArgument,
     bits: Annotated[int, typer.Option(help="Weight bits, 2 to 8.")] = 8,
     qat_steps: Annotated[
         int, typer.Option("--qat-steps", min=0, help="Gradient steps of quantization-aware training afterwards.")

@@ -18,7 +18,16 @@ from spikerl_deploy.cli.backend_flags import (
     given_options,
     refuse_untaken,
 )
-from spikerl_deploy.cli.common import ForceOption, Format, FormatOption, complete_backend, console, print_json, say
+from spikerl_deploy.cli.common import (
+    ForceOption,
+    Format,
+    FormatOption,
+    GraphArgument,
+    complete_backend,
+    console,
+    print_json,
+    say,
+)
 from spikerl_deploy.errors import MAX_LISTED, SpikerlError
 
 if TYPE_CHECKING:
@@ -34,7 +43,7 @@ GRAPH_HINT = "give a NIR file: spikerl run GRAPH.nir --input spikes.npz --dt 1e-
 
 
 def run(
-    graph_file: Annotated[Path, typer.Argument(metavar="GRAPH", help="NIR file: any graph, or a policy file.")],
+    graph_file: GraphArgument,
     input_file: Annotated[
         Path, typer.Option("--input", help="File (.npz) with an array 'spikes' [T, ...input shape].")
     ],

@@ -23,6 +23,7 @@ from spikerl_deploy.cli.common import (
     ForceOption,
     Format,
     FormatOption,
+    PolicyArgument,
     Verbosity,
     complete_backend,
     complete_environment,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def simulate(
-    policy_file: Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (.nir).")],
+    policy_file: PolicyArgument,
     backend: Annotated[str, typer.Option(help="Where to run it.", autocompletion=complete_backend)] = "lava",
     compare: Annotated[
         str | None, typer.Option(help="Also run it here, as the baseline.", autocompletion=complete_backend)

@@ -24,6 +24,7 @@ from spikerl_deploy.cli.common import (
     ForceOption,
     Format,
     FormatOption,
+    PolicyArgument,
     Verbosity,
     complete_environment,
     print_json,
@@ -55,7 +56,7 @@ def _complete_names(incomplete: str) -> list[str]:
 
 
 def verify(
-    policy_file: Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (.nir).")],
+    policy_file: PolicyArgument,
     backends: Annotated[
         str,
         typer.Option(

@@ -130,7 +130,7 @@ def validate(document: dict[str, Any], name: str) -> None:
     Raises:
         SpikerlError: names the place as a JSON path, and the value.
     """
-    problem = _misfit(document, report_schema())
+    problem = misfit(document, report_schema())
     if problem is not None:
         raise SpikerlError(f"'{name}' is no valid {SCHEMA}: at {problem}", HINT)
     problem = next(disagreements(document), None)
@@ -148,13 +148,13 @@ def validate_provenance(provenance: Any, name: str) -> None:
         SpikerlError: names the place as a JSON path, and the value.
     """
     whole = report_schema()
-    problem = _misfit(provenance, {**whole["$defs"]["provenance"], "type": "object", "$defs": whole["$defs"]})
+    problem = misfit(provenance, {**whole["$defs"]["provenance"], "type": "object", "$defs": whole["$defs"]})
     if problem is not None:
         raise SpikerlError(f"'{name}' has a provenance that no report can hold: at {problem}",
                            "export it again: spikerl export RUN --to nir -o policy.nir")  # fmt: skip
 
 
-def _misfit(document: Any, schema: dict[str, Any]) -> str | None:
+def misfit(document: Any, schema: dict[str, Any]) -> str | None:
     """Where a document does not fit a schema, or holds what no file or plot can, and why."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match

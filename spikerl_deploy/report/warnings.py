@@ -8,6 +8,7 @@ from typing import Any
 from spikerl_deploy.report.tables import deployed
 
 FEW_SEEDS = 10  # below it, a percentile bootstrap is visibly too narrow
+GRAPH_WEIGHTS = "weights of the NIR graph"  # how backends say that they do not run those as trained
 Document = Mapping[str, Any]
 
 
@@ -34,6 +35,11 @@ def _of_deployment(deployment: Document) -> Iterator[str]:
         yield f"{seeds} seed{'s' if seeds > 1 else ''}: {what}"
     if comparison is not None and comparison["retention"] is None:
         yield "retention is undefined: the baseline's mean return is not positive"
+    if comparison is not None and _baseline_is_quantized(deployment):
+        yield (
+            f"its baseline, {comparison['baseline']}, ran the {GRAPH_WEIGHTS} in floating point: the values of the "
+            "integers, so retention does not say what quantization cost"
+        )
     if environment["perturbation"] is not None:
         perturbation = environment["perturbation"]
         yield f"perturbed on {' and '.join(perturbation['backends'])}: {perturbation['words']}"
@@ -42,6 +48,12 @@ def _of_deployment(deployment: Document) -> Iterator[str]:
             yield f"{layer['name']} never spiked: what follows it costs no operation, and does nothing"
     if environment["control_step_s"] is None:
         yield "its control rate is unknown: nothing is stated per second, nor with static power"
+
+
+def _baseline_is_quantized(deployment: Document) -> bool:
+    """Whether a float baseline ran the values of the integers, and not the weights as trained."""
+    baseline = deployment["backends"][deployment["comparison"]["baseline"]]
+    return deployment["policy"]["bits"] is not None and baseline["runs"].endswith(GRAPH_WEIGHTS)
 
 
 def _between(deployments: Sequence[Document]) -> Iterator[str]:

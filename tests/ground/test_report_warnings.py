@@ -34,6 +34,7 @@ def test_deployments_that_compare_and_have_seeds_enough_are_not_warned_of() -> N
         ("backends.fixed.energy.constants_version", "0", "energies of different constants, versions 2 and 0"),
         ("environment.control_step_s", None, "other: its control rate is unknown"),
         ("comparison.retention", None, "other: retention is undefined"),
+        ("backends.torch.runs", "float32 weights of the NIR graph", "torch, ran the weights of the NIR graph"),
         ("backends.fixed.workload.layers.1.spikes", 0, "other: layer 2 never spiked"),
     ],
 )

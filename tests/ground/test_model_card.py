@@ -1,0 +1,186 @@
+"""Cards: what one must hold, what contradicts itself, and that the pages for people say the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from card_support import SHIPPED, a_card
+
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.model_card import (
+    card_markdown,
+    card_schema,
+    overview_markdown,
+    read_card,
+    remarks,
+    summary,
+    validate_card,
+)
+from spikerl_deploy.statistics import compare_paired, mean_interval
+
+CARDS = sorted(SHIPPED.glob("*.json"))
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """A real card with one place changed; the value may be a function of what was there."""
+    card: Any = a_card()
+    place = card
+    *parents, last = path.split(".")
+    for part in parents:
+        place = place[part]
+    place[last] = value(place[last]) if callable(value) else value
+    return card
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_the_pages_of_the_repository_are_what_the_cards_give(path: Path) -> None:
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == card_markdown(read_card(path))
+
+
+def test_the_overview_of_the_repository_is_what_the_cards_give() -> None:
+    overview = overview_markdown([read_card(path) for path in CARDS])
+    assert (SHIPPED / "README.md").read_text(encoding="utf-8") == overview
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_the_statistics_of_a_shipped_card_follow_from_its_returns(path: Path) -> None:
+    evaluation = read_card(path)["evaluation"]
+    torch = evaluation["backends"]["torch"]["returns"]
+    for name, entry in evaluation["backends"].items():
+        assert entry["mean_return"] == pytest.approx(np.mean(entry["returns"]))
+        assert entry["std_return"] == pytest.approx(np.std(entry["returns"], ddof=1))
+        assert entry["return_interval"] == pytest.approx(mean_interval(entry["returns"]))
+        if name == "torch":
+            continue
+        paired, stated = compare_paired(entry["returns"], torch), evaluation["comparisons"][name]
+        assert stated["retention"] == pytest.approx(paired.retention)
+        assert stated["retention_interval"] == pytest.approx(paired.retention_interval)
+        assert stated["mean_difference"] == pytest.approx(paired.mean_difference)
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_the_counts_of_a_shipped_card_add_up(path: Path) -> None:
+    card = read_card(path)
+    workload, policy = card["workload"], card["policy"]
+    layers, sums = workload["layers"], workload["per_inference"]
+    assert [layer["neurons"] for layer in layers] == policy["sizes"][1:]
+    assert sum(layer["synapses"] for layer in layers) == policy["synapses"]
+    for key in ("spikes", "synaptic_operations"):
+        assert math.fsum(layer[key] for layer in layers) == pytest.approx(sums[key])
+    assert workload["firing_rate"] == pytest.approx(sums["spikes"] / policy["neurons"] / policy["time_steps"])
+    for layer in layers:
+        assert layer["firing_rate"] == pytest.approx(layer["spikes"] / layer["neurons"] / policy["time_steps"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("schema", "spikerl.card/2", "card/2"),
+        ("name", "../etc", "name"),
+        ("name", "other-v5", "its name 'other-v5'"),
+        ("policy.file", "other-v5.nir", "its file is 'other-v5.nir'"),
+        ("policy.file", "../x.nir", "policy.file"),
+        ("policy.sha256", "0" * 63, "policy.sha256"),
+        ("policy.bytes", 1_000_001, "policy.bytes"),
+        ("policy.neurons", 1, "1 neurons"),
+        ("policy.bits", 4, "4 bits"),
+        ("policy.more", 1, "more"),
+        ("training.checkpoint.step", 10**9, "later than the steps done"),
+        ("training.energy", {"joule": -1.0, "kind": "measured"}, "training.energy"),
+        ("training.settings", {"__import__('os')": 1}, "training.settings"),
+        ("evaluation.seeds", [0, 0, *range(2, 10)], "a seed comes twice"),
+        ("evaluation.seeds", list(range(9)), "there are 9 seeds"),
+        ("evaluation.backends.lava.mean_return", 1.0, "mean return of lava"),
+        ("energy.headline", "loihi9/none", "none of its figures"),
+        ("energy.figures", lambda figures: [{**figures[0], "kind": "guessed"}, *figures[1:]], "kind"),
+        ("use.limits", [], "use.limits"),
+        ("evaluation.backends.torch.mean_return", None, "mean_return"),
+    ],
+)
+def test_a_card_that_is_wrong_is_refused_by_its_place(path: str, value: Any, message: str) -> None:
+    with pytest.raises(SpikerlError) as error:
+        validate_card(changed(path, value), "card")
+    assert message in error.value.message, error.value.message
+    assert "docs/policies.md" in str(error.value.hint)
+
+
+def test_every_part_of_a_card_is_needed() -> None:
+    for key in card_schema()["properties"]:
+        card = a_card()
+        del card[key]
+        with pytest.raises(SpikerlError, match=key):
+            validate_card(card, "card")
+
+
+def test_an_unfinished_run_is_said_first() -> None:
+    assert remarks(a_card()) == []
+    card = changed("training", lambda old: old | {"finished": False, "stopped": None, "steps_asked": 10**6})
+    validate_card(card, "card")
+    (line,) = remarks(card)
+    assert line.startswith("Unfinished: the run was asked for 1,000,000 environment steps and had done ")
+    assert card_markdown(card).splitlines()[2] == f"> **{line}**"
+    assert "unfinished, " in overview_markdown([card])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("evaluation.comparisons.lava.retention", 0.95, "keeps 95.0 % of the float return, less than 99.0 %"),
+        ("evaluation.float_policy", "in the checkpoint", "The file carries no float weights"),
+        ("evaluation.backends.fixed.returns", lambda returns: returns[::-1], "did not give the same returns"),
+    ],
+)
+def test_what_a_reader_must_know_is_said(path: str, value: Any, message: str) -> None:
+    (line,) = remarks(changed(path, value))
+    assert message in line
+
+
+def test_undefined_retention_is_said_and_not_shown_as_a_number() -> None:
+    card = changed("evaluation.comparisons.lava", lambda old: old | {"retention": None, "retention_interval": None})
+    validate_card(card, "card")
+    assert "Retention is undefined" in summary(card)
+    assert "| undefined |" in overview_markdown([card])
+    assert remarks(card) == []
+
+
+def test_text_of_a_card_is_no_markup() -> None:
+    card = changed("use.intended", "<script>alert(1)</script> | ![x](http://x) \n# Title `code`")
+    card["reproduce"] = ["spikerl train\n```\n# out of the block"]
+    validate_card(card, "card")
+    page = card_markdown(card)
+    assert "<script>" not in page
+    assert "![x]" not in page
+    assert "\n# Title" not in page
+    assert "    spikerl train ``` # out of the block\n" in page
+
+
+def test_every_number_of_the_summary_is_on_the_card() -> None:
+    card = changed("evaluation.backends.lava", lambda old: old | {"mean_return": 1234.5})
+    assert "On Lava it returns" not in summary(card)
+    assert "on Lava it returns 1,234" in summary(card)
+    assert f"T {card['policy']['time_steps']}, {card['policy']['bits']}-bit" in summary(card)
+
+
+def test_every_energy_on_the_page_has_its_kind_and_source() -> None:
+    card = a_card()
+    page = card_markdown(card)
+    for figure in [*card["energy"]["figures"], *card["energy"]["baselines"]]:
+        rows = [line for line in page.splitlines() if line.startswith("| ") and f" {figure['kind']} |" in line]
+        assert any(figure["sources"][0][:20] in line.replace("\\", "") for line in rows), figure["id"]
+
+
+def test_an_empty_overview_says_so() -> None:
+    assert overview_markdown([]).endswith("There is none yet.\n")
+
+
+def test_a_card_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(a_card()))
+    assert read_card(tmp_path / "c.json") == a_card()
+    with pytest.raises(SpikerlError, match="cannot read") as error:
+        read_card(tmp_path / "none.json")
+    assert "docs/policies.md" in str(error.value.hint)
