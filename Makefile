@@ -7,7 +7,7 @@ DEMO := out/demo
 # Training, Lava and the tests are many small operations: one thread a process is fastest on shared cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test soak fuzz lint format bench bench-training bench-quantization bench-verify bench-energy bench-gpu double-pendulum half-cheetah clean
+.PHONY: help install demo test soak fuzz lint format bench bench-training bench-quantization bench-verify bench-energy bench-gpu double-pendulum half-cheetah reproduce returns clean
 
 help:
 	@echo "make demo     train a small policy, export it, run it on Lava, print the comparison"
@@ -20,6 +20,8 @@ help:
 	@echo "make bench-energy  energy of inference of a HalfCheetah policy on this machine's CPU, and what counting costs"
 	@echo "make bench-gpu  timings of training, and energy of inference, on a CUDA GPU"
 	@echo "make half-cheetah  the report of a trained HalfCheetah policy on Lava, in out/half-cheetah/report"
+	@echo "make reproduce TASK=hopper  train a shipped policy again from nothing, deploy it, compare; SEED=0"
+	@echo "make returns  the tables and figures of all training runs, from their committed curves"
 	@echo "make soak     the longer tests"
 	@echo "make fuzz     the property tests with many more examples: drawn NIR graphs, networks on Lava"
 
@@ -121,6 +123,22 @@ double-pendulum: $(READY)
 	  -o out/double-pendulum/report --force
 	$(BIN)/spikerl simulate out/double-pendulum/policy.nir --backend fixed --compare torch --episodes 100 --seed 0 \
 	  --parallel 50 -o out/double-pendulum/report-100 --force
+
+# A run that was interrupted goes on; `rm -r out/reproduce/$(TASK)` to begin again.
+TASK ?= hopper
+SEED ?= 0
+REPRODUCED := out/reproduce/$(TASK)
+SHIPPED = $(shell sed -n 's/^env = "\(.*\)"/\1/p' training/recipes/$(TASK).toml 2> /dev/null | tr A-Z a-z)
+reproduce: $(READY)
+	@test -f training/recipes/$(TASK).toml \
+	  || { echo "no recipe '$(TASK)'; there is: $(basename $(notdir $(wildcard training/recipes/*.toml)))"; exit 2; }
+	if test -f $(REPRODUCED)/run/config.toml; then $(BIN)/spikerl train --resume $(REPRODUCED)/run; \
+	else $(BIN)/spikerl train --recipe $(TASK) --seed $(SEED) --out $(REPRODUCED)/run; fi
+	$(BIN)/python -m benchmarks.publish $(REPRODUCED)/run --name $(SHIPPED) --recipe $(TASK) \
+	  --compare-with policies/$(SHIPPED).json $(if $(filter ant,$(TASK)),--no-trained) --out $(REPRODUCED)/policies --force
+
+returns: $(READY)
+	$(BIN)/python -m benchmarks.returns write
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,6 +30,7 @@ VERBS = [
     "run",
     "verify",
     "measure",
+    "policies",
     "report",
     "check",
 ]
@@ -85,7 +86,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
         (["train", "--set", "hidden=3000000,3000000", "--out", "r"], "not enough memory for hidden [3000000, 3000000]"),
         (["train", "--set", "gamma"], "--set 'gamma' is not key=value"),
         (["train", "--config", "none.toml"], "cannot read config 'none.toml'"),
-        (["train", "--recipe", "hopping"], "unknown recipe 'hopping'; there is: inverted-double-pendulum"),
+        (["train", "--recipe", "hopping"], "unknown recipe 'hopping'; there is: ant, half-cheetah, hopper"),
         (["train", "--env", "Hoper-v5"], "unknown environment 'Hoper-v5'; there is: Ant-v5"),
         (["train", "--env", "CartPole-v1"], "a bounded vector is needed"),
         (["train", "--device", "tpu"], "unknown value of setting 'device' 'tpu'; there is: auto, cpu, cuda"),

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from support import ROOT
 
+from benchmarks.publish_pages import BEGIN, END
 from benchmarks.tables import backends_table, energy_table, quantization_table, training_table, verify_table
+from spikerl_deploy.model_card import policies_table, read_card
 from spikerl_deploy.report.document import read_report
 
 SHORT = {"STEPS": "300", "EVAL_EPISODES": "2", "HIDDEN": "16", "CARBON": "false"}
@@ -89,3 +91,10 @@ def test_the_tables_of_the_backends_are_those_of_the_committed_results() -> None
     assert {row["name"] for row in verified["rows"] if row["status"] == "passed"} >= {
         *("lava", "lava-stock", "lava-float", "netx", "torch", "snntorch", "norse", "spikingjelly")
     }
+
+
+def test_the_table_of_policies_is_that_of_the_cards() -> None:
+    cards = [read_card(path) for path in sorted((ROOT / "policies").glob("*.json"))]
+    table = policies_table(cards, "policies/")
+    assert f"{BEGIN}\n{table}{END}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"](policies/{card['name']}.md)" in table for card in cards)

@@ -1,0 +1,142 @@
+"""The tables of docs/returns.md alone: every run, the search, the ablations, published returns and versions."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.returns_document import LAST, MACHINE, TASKS, baseline_of, differing, extremes, last_ten, row_of
+from benchmarks.returns_rows import ACTORS, Row, markdown_table, over_seeds, plain
+
+
+def runs_table(document: dict[str, Any]) -> str:
+    """A row a run and seed of the recipes and the dense twins: what it was, and what it took."""
+    head = ("task", "policy", "seed", "settings beside the defaults", "environment steps", "energy", "carbon",
+            "machine", "versions", "SHA-256 of metrics.csv", "maximum", "at step", "final", "hours")  # fmt: skip
+    lines = []
+    for run in document["runs"]:
+        if run["group"] not in ("recipe", "mlp"):
+            continue
+        for index, seed in enumerate(run["seeds"]):
+            hours, *costs = _costs(run) if index == 0 else ["as above"] * 4
+            lines.append((run["env"], ACTORS[run["actor"]], str(seed["seed"]), _settings(run["settings"]),
+                          Row(((run, seed),)).steps, *costs, _versions(run), f"`{seed['metrics']['sha256'][:12]}`",
+                          f"{seed['maximum']:,.0f}", f"{seed['maximum_step']:,}", f"{seed['final']:,.0f}",
+                          hours))  # fmt: skip
+    note = ("Hours, energy and carbon are of all seeds of a run together, and of the run as it was when it was added; "
+            "energy is told when a run ends.\n")  # fmt: skip
+    return markdown_table(head, lines, words=10) + "\n" + note if lines else "No run was added yet.\n"
+
+
+def _versions(run: dict[str, Any]) -> str:
+    named = {name: run["versions"].get(name) for name in ("spikerl-deploy", "torch", "gymnasium", "mujoco")}
+    return plain(", ".join(f"{name} {version}" for name, version in named.items() if version))
+
+
+def _costs(run: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Hours, energy, carbon and machine of a run."""
+    energy, carbon, machine = run["energy"], run["carbon"], run["machine"]
+    where = [name for name in (machine["processor"], machine["gpu"]) if name] or ["not told before the run ends"]
+    where.append(f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}")
+    if machine["ranks"] > 1:
+        where.append(f"{machine['ranks']} ranks")
+    return (
+        f"{run['seconds'] / 3600:.2f}",
+        f"{energy['joule'] / 1e3:,.0f} kJ, {energy['kind']} ({plain(energy['source'])})" if energy else "",
+        f"{carbon['kg_co2eq'] * 1e3:,.1f} g CO2eq, {carbon['kind']} ({plain(carbon['intensity'])})" if carbon else "",
+        plain(", ".join(where)),
+    )
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    shown = {name: value for name, value in settings.items() if name not in MACHINE}
+    texts = (f"{name} = {_value(value)}" for name, value in shown.items())
+    return plain(", ".join(texts)) or "none"
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def search_table(document: dict[str, Any]) -> str:
+    """What was tried to find the recipes, and why it was left."""
+    head = ("task", "tried", "settings beside the defaults", "why it was left", "seed", "environment steps", "maximum",
+            "final")  # fmt: skip
+    lines = [
+        (run["env"], plain(run["label"]), _settings(run["settings"]), plain(run["note"]), str(seed["seed"]),
+         f"{run['steps_done']:,} of {run['steps_asked']:,}", f"{seed['maximum']:,.0f}", f"{seed['final']:,.0f}")
+        for run in document["runs"] if run["group"] == "search" for seed in run["seeds"]
+    ]  # fmt: skip
+    return markdown_table(head, lines, words=6) if lines else "No try was recorded.\n"
+
+
+def ablation_table(document: dict[str, Any]) -> str:
+    """What each technique changes: the same task, seeds and steps, so far as both runs have gone."""
+    head = ("task", "change", "compared with", "settings that differ", "seeds", "both up to step", "maximum without",
+            "maximum with", f"last {LAST} without", f"last {LAST} with", "change of the maximum")  # fmt: skip
+    lines, seen = [], set()
+    for run in document["runs"]:
+        if run["group"] != "ablation" or run["against"] == run["label"] or row_of(run) in seen:
+            continue
+        seen.add(row_of(run))
+        lines.append(_ablation(run, [one for one in document["runs"] if row_of(one) == row_of(run)],
+                               baseline_of(run, document["runs"])))  # fmt: skip
+    return markdown_table(head, lines, words=5) if lines else "No technique was switched on or off yet.\n"
+
+
+def _ablation(
+    run: dict[str, Any], changed: Iterable[dict[str, Any]], base: Iterable[dict[str, Any]]
+) -> tuple[str, ...]:
+    ours, theirs = (
+        {seed["seed"]: (run, seed["curve"]) for run in part for seed in run["seeds"]} for part in (changed, base)
+    )
+    seeds = sorted(ours.keys() & theirs.keys())
+    shared = [{point[0] for point in ours[seed][1]} & {point[0] for point in theirs[seed][1]} for seed in seeds]
+    end = max(set.intersection(*shared), default=0)
+    compared = plain(run["against"]) or "the recipe"
+    first = (run["env"], plain(run["label"]), compared, _difference(theirs[seeds[0]][0], ours[seeds[0]][0]),
+             str(len(seeds)))  # fmt: skip
+    if not end:
+        return *first, "no evaluation at the same step", *[""] * 5
+    cut = [[[point for point in curves[seed][1] if point[0] <= end] for seed in seeds] for curves in (theirs, ours)]
+    tops = [[extremes(curve)["maximum"] for curve in side] for side in cut]
+    lasts = [[last_ten([mean for _, mean, _ in curve]) for curve in side] for side in cut]
+    without, within = (statistics.fmean(side) for side in tops)
+    percent = f"{within / without - 1:+.1%}" if without > 0 else ""
+    return *first, f"{end:,}", *map(over_seeds, tops), *map(over_seeds, lasts), percent
+
+
+def _difference(base: dict[str, Any], changed: dict[str, Any]) -> str:
+    pairs = differing(base["settings"], changed["settings"])
+    texts = [
+        f"{name}: {_value(left)} to {_value(right)}" for name, (left, right) in pairs.items() if name not in MACHINE
+    ]
+    return plain("; ".join(texts)) or "none"
+
+
+def published_table(published: dict[str, Any]) -> str:
+    """Every published return, and each source with what was checked of it."""
+    head = ("method", "environments", "source", *(env.removesuffix("-v5") for env in TASKS.values()))
+    lines = []
+    for method in published["methods"]:
+        source = published["sources"][method["source"]]
+        name = f"{method['name']}, {source['algorithm']}"
+        cells = [f"{method['returns'][task]:,.0f}" if task in method["returns"] else "" for task in TASKS]
+        lines.append((plain(name), plain(source["environments"]), plain(source["title"]), *cells))
+    notes = []
+    for source in published["sources"].values():
+        link = f"[{plain(source.get('id', 'file'))}]({source['url']})"
+        notes.append(f"- {plain(source['title'])}, {link}: {plain(source['statistic'])}. {plain(source['checked'])}")
+    return markdown_table(head, lines, words=3) + "\n" + "\n".join(notes) + "\n"
+
+
+def versions_table(published: dict[str, Any]) -> str:
+    """What differs between the versions of each task."""
+    versions = published["versions"]
+    lines = [(env.removesuffix("-v5"), plain(versions[task])) for task, env in TASKS.items()]
+    text = (
+        "Published returns are of the v4 tasks, ours of the v5 tasks. They are not the same tasks, so a ratio between "
+        f"them is a landmark, no measurement. From {plain(versions['source'])}: <{versions['url']}>.\n\n"
+    )
+    return text + markdown_table(("task", "what changed from v4 to v5"), lines, words=2)

@@ -1,0 +1,195 @@
+"""The tables of the returns against numbers computed here, and README, docs and figures against the committed files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from returns_support import document, entry, noisy_curve
+from support import ROOT
+
+from benchmarks.returns import BEGIN, END, check_recipe
+from benchmarks.returns_docs import ablation_table, runs_table, search_table
+from benchmarks.returns_document import RETURNS, TASKS, read
+from benchmarks.returns_figure import FIGURES, figures
+from benchmarks.returns_rows import best, read_published, rows
+from benchmarks.returns_table import docs_text, readme_text, results_table, unfinished
+from spikerl_deploy.errors import SpikerlError
+
+PUBLISHED = read_published(ROOT / "benchmarks" / "published_returns.toml")
+
+
+def cells(table: str, start: str) -> list[list[str]]:
+    """The cells of the rows whose first cells begin so."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith(f"| {start}")]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+def test_a_row_of_several_seeds_is_mean_and_sample_deviation() -> None:
+    curves = {seed: noisy_curve(100, 3000.0 + 100 * seed, seed) for seed in range(3)}
+    ((task, policy, seeds, steps, maximum, final, last, reference, share, ann),) = cells(
+        results_table(document(entry(curves=curves)), PUBLISHED), "Hopper"
+    )
+    tops = [max(mean for mean, _ in curve) for curve in curves.values()]
+    ends = [curve[-1][0] for curve in curves.values()]
+    lasts = [statistics.fmean(mean for mean, _ in curve[-10:]) for curve in curves.values()]
+    assert (task, policy, seeds, steps) == ("Hopper-v5", "spiking", "3", "1,000,000")
+    for cell, values in ((maximum, tops), (final, ends), (last, lasts)):
+        assert cell == f"{statistics.fmean(values):,.0f} ± {statistics.stdev(values):,.0f}"
+    assert (reference, ann) == ("3,592, tdBN", "3,410")
+    assert share == f"{statistics.fmean(tops) / 3592:.1%}"
+
+
+def test_one_seed_reads_as_one_seed() -> None:
+    ((_, _, seeds, _, maximum, final, last, *_),) = cells(results_table(document(entry()), PUBLISHED), "Hopper")
+    assert seeds == "1" and "±" not in maximum + final + last
+
+
+def test_an_unfinished_run_says_how_far_it_is_and_of_how_many_evaluations_its_mean_is() -> None:
+    made = document(entry(curves={0: noisy_curve(7, 100.0)}))
+    ((_, _, _, steps, _, _, last, *_),) = cells(results_table(made, PUBLISHED), "Hopper")
+    assert steps == "unfinished at 70,000 of 1,000,000 steps" and last.endswith(" (of 7)")
+    lines = unfinished(made).splitlines()
+    assert "- Hopper-v5, spiking, seed 0: unfinished at 70,000 of 1,000,000 steps." in lines
+    assert "- Ant-v5, spiking: not begun." in lines and len(lines) == 5
+
+
+def test_seeds_that_have_not_gone_equally_far_are_never_one_mean() -> None:
+    counts = {0: 100, 1: 100, 2: 40, 3: 40, 4: 60}
+    entries = [entry(curves={seed: noisy_curve(count, 3000.0, seed)}) for seed, count in counts.items()]
+    found = rows(document(*entries), "hopper", "recipe")
+    assert [(row.seeds, row.steps) for row in found] == [
+        ([0, 1], "1,000,000"),
+        ([4], "unfinished at 600,000 of 1,000,000 steps"),
+        ([2, 3], "unfinished at 400,000 of 1,000,000 steps"),
+    ]
+
+
+def test_runs_that_ended_early_at_their_return_tell_their_steps() -> None:
+    early = {"status": "stop_return", "settings": {"stop_return": 90.0}}
+    entries = [entry(curves={0: [(1.0, 0.0), (95.0, 0.0)]}, **early), entry(curves={1: [(99.0, 0.0)]}, **early)]
+    (row,) = rows(document(*entries), "hopper", "recipe")
+    assert row.steps == "10,000 to 20,000, ended at a mean of 90"
+
+
+def test_the_dense_twin_stands_below_and_tasks_without_runs_stand_there_too() -> None:
+    table = results_table(document(entry("ant"), entry("ant", "mlp")), PUBLISHED)
+    lines = table.splitlines()[2:]
+    assert [line.split("|")[1:3] for line in lines] == [
+        *([f" {TASKS[task]} ", " spiking "] for task in TASKS),
+        ["  ", " dense ANN "],
+    ]
+    assert sum("none yet" in line for line in lines) == 4
+
+
+def test_bf16_in_some_seeds_of_a_row_is_told() -> None:
+    entries = [
+        entry(curves={0: noisy_curve(100, 1.0)}),
+        entry(curves={1: noisy_curve(100, 1.0)}, settings={"bf16": True}),
+    ]
+    assert "of seeds 0, 1, 1 with BF16" in readme_text(document(*entries), PUBLISHED)
+    assert "BF16" not in readme_text(document(entries[0]), PUBLISHED)
+    assert "BF16" not in readme_text(document(entries[1]), PUBLISHED)
+    assert "bf16 = true" in runs_table(document(*entries))
+
+
+def test_an_ablation_is_compared_at_equal_seeds_and_steps() -> None:
+    base = {seed: noisy_curve(100, 3000.0, seed) for seed in (0, 1, 2)}
+    ours = {seed: noisy_curve(60, 2000.0, seed + 9) for seed in (1, 2)}
+    changed = entry(group="ablation", label="norm", curves=ours, settings={"synaptic_norm": "batch", "compile": "on"})
+    ((task, label, against, differ, seeds, step, without, with_it, last, last_with, change),) = cells(
+        ablation_table(document(entry(curves=base), changed)), "Hopper"
+    )
+    tops = [[max(mean for mean, _ in curves[seed][:60]) for seed in (1, 2)] for curves in (base, ours)]
+    lasts = [[statistics.fmean(mean for mean, _ in curves[seed][50:60]) for seed in (1, 2)] for curves in (base, ours)]
+    assert (task, label, against, seeds, step) == ("Hopper-v5", "norm", "the recipe", "2", "600,000")
+    assert differ == "synaptic\\_norm: the default to batch"
+    for cell, values in zip((without, with_it, last, last_with), (*tops, *lasts), strict=True):
+        assert cell == f"{statistics.fmean(values):,.0f} ± {statistics.stdev(values):,.0f}"
+    assert change == f"{statistics.fmean(tops[1]) / statistics.fmean(tops[0]) - 1:+.1%}"
+
+
+def test_tries_stand_with_the_reason_why_they_were_left_and_not_in_the_main_table() -> None:
+    made = document(entry(group="search", label="fast", note="It fell.", settings={"actor_lr": 3e-4}))
+    ((_, tried, settings, why, *_),) = cells(search_table(made), "Hopper")
+    assert (tried, settings, why) == ("fast", "actor\\_lr = 0.0003", "It fell.")
+    assert results_table(made, PUBLISHED).count("none yet") == 5
+
+
+def test_energy_and_carbon_carry_their_kind_and_are_told_once_for_seeds_trained_together() -> None:
+    made = document(entry(curves={seed: noisy_curve(100, 1.0) for seed in (0, 1)}))
+    first, second = cells(runs_table(made), "Hopper")
+    assert "3 kJ, modelled (a meter)" in first and "1.0 g CO2eq, modelled (400 g CO2eq/kWh, a table)" in first
+    assert second.count("as above") == 4
+
+
+def test_the_best_published_number_is_of_its_kind_and_of_a_source_to_be_compared_with() -> None:
+    table = {task: (best(PUBLISHED, task, "spiking"), best(PUBLISHED, task, "ann")) for task in TASKS}
+    assert table == {
+        "inverted-double-pendulum": ((9352, "ILC-SAN"), (7503, "ANN")),
+        "hopper": ((3592, "tdBN"), (3410, "ANN")),
+        "walker2d": ((4537, "TABN"), (4340, "ANN")),
+        "half-cheetah": ((9784, "TABN"), (10857, "ANN")),
+        "ant": ((5584, "ILC-SAN"), (4770, "ANN")),
+    }
+
+
+def test_every_published_source_says_what_was_checked_and_no_isaac_number_is_compared_with() -> None:
+    for name, source in PUBLISHED["sources"].items():
+        assert len(source["checked"]) > 15 and source["url"].startswith("https://"), name
+    assert {name for name, source in PUBLISHED["sources"].items() if source["compared"]} == {"care-bn"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('kind = "ann"', 'kind = "dense"'), ("hopper = 3410", 'hopper = "3410"'), ('checked = "Read in that file."', ""),
+     ("walker2d = 3964", "walker = 3964"), ('source = "tianshou"', 'source = "nobody"'), ("[versions]", "[other]")],
+)  # fmt: skip
+def test_published_numbers_that_are_not_whole_are_refused(tmp_path: Path, old: str, new: str) -> None:
+    text = (ROOT / "benchmarks" / "published_returns.toml").read_text()
+    assert old in text
+    (tmp_path / "published.toml").write_text(text.replace(old, new))
+    with pytest.raises(SpikerlError, match="published"):
+        read_published(tmp_path / "published.toml")
+
+
+def committed() -> dict[str, Any]:
+    return read(RETURNS)
+
+
+@pytest.mark.parametrize(("name", "text"), [("README.md", readme_text), ("docs/returns.md", docs_text)])
+def test_the_committed_documents_say_what_the_committed_results_give(name: str, text: Any) -> None:
+    """Mend it with: python -m benchmarks.returns write."""
+    _, begin, rest = (ROOT / name).read_text(encoding="utf-8").partition(BEGIN)
+    found, end, _ = rest.partition(END)
+    assert begin and end, f"{name} lacks the markers"
+    assert found.strip() == text(committed(), PUBLISHED).strip()
+
+
+def test_the_committed_figures_show_the_committed_results() -> None:
+    """Mend it with: python -m benchmarks.returns write."""
+    pinned = re.search(r"^matplotlib==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    for path, wanted in zip(FIGURES, figures(committed(), PUBLISHED), strict=True):
+        found = (ROOT / path).read_text(encoding="utf-8")
+        if importlib.metadata.version("matplotlib") != pinned[1]:  # which may place things a little elsewhere
+            wanted, found = texts_of(wanted), texts_of(found)
+        assert found == wanted
+
+
+def texts_of(svg: str) -> str:
+    """What is written in a figure, and how many points it draws."""
+    root = ElementTree.fromstring(svg)
+    return "\n".join([*("".join(node.itertext()) for node in root.iter() if node.tag.endswith(("text", "desc"))),
+                      str(svg.count("L"))])  # fmt: skip
+
+
+def test_the_committed_runs_of_a_recipe_have_its_settings() -> None:
+    for run in committed()["runs"]:
+        if run["group"] == "recipe":
+            check_recipe(run)
