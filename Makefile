@@ -20,7 +20,7 @@ help:
 	@echo "make bench-energy  energy of inference of a HalfCheetah policy on this machine's CPU, and what counting costs"
 	@echo "make bench-gpu  timings of training, and energy of inference, on a CUDA GPU"
 	@echo "make half-cheetah  the report of a trained HalfCheetah policy on Lava, in out/half-cheetah/report"
-	@echo "make reproduce TASK=hopper  train a shipped policy again from nothing, deploy it, compare; SEED=0"
+	@echo "make reproduce TASK=hopper  train a shipped policy again from nothing, deploy it, compare it"
 	@echo "make returns  the tables and figures of all training runs, from their committed curves"
 	@echo "make soak     the longer tests"
 	@echo "make fuzz     the property tests with many more examples: drawn NIR graphs, networks on Lava"
@@ -117,25 +117,26 @@ half-cheetah: $(READY)
 	  --svg -o out/half-cheetah/report --force
 
 double-pendulum: $(READY)
-	$(BIN)/spikerl train --recipe inverted-double-pendulum --seed 0 --out out/double-pendulum/run --force
+	$(BIN)/spikerl train --recipe inverted-double-pendulum --seed 0 --set steps=80000 --set eval_every=2500 \
+	  --set eval_episodes=50 --set stop_return=9300 --out out/double-pendulum/run --force
 	$(BIN)/spikerl export out/double-pendulum/run --to nir --bits 8 -o out/double-pendulum/policy.nir --force
 	$(BIN)/spikerl simulate out/double-pendulum/policy.nir --backend lava --compare torch --episodes 5 --seed 0 \
 	  -o out/double-pendulum/report --force
 	$(BIN)/spikerl simulate out/double-pendulum/policy.nir --backend fixed --compare torch --episodes 100 --seed 0 \
 	  --parallel 50 -o out/double-pendulum/report-100 --force
 
-# A run that was interrupted goes on; `rm -r out/reproduce/$(TASK)` to begin again.
+# A policy of the zoo from nothing, with the seed of its card unless another is given. An interrupted run goes on.
 TASK ?= hopper
-SEED ?= 0
-REPRODUCED := out/reproduce/$(TASK)
-SHIPPED = $(shell sed -n 's/^env = "\(.*\)"/\1/p' training/recipes/$(TASK).toml 2> /dev/null | tr A-Z a-z)
+CARD := $(shell sed -n 's/^env = "\(.*\)"/policies\/\1.json/p' training/recipes/$(TASK).toml 2> /dev/null | tr A-Z a-z)
+SEED ?= $(shell sed -n '/"training"/,$$ s/^ *"seed": \([0-9]*\),*/\1/p' $(CARD) /dev/null 2> /dev/null | head -1)
+REPRODUCED := out/reproduce/$(TASK)-$(SEED)
 reproduce: $(READY)
-	@test -f training/recipes/$(TASK).toml \
-	  || { echo "no recipe '$(TASK)'; there is: $(basename $(notdir $(wildcard training/recipes/*.toml)))"; exit 2; }
-	if test -f $(REPRODUCED)/run/config.toml; then $(BIN)/spikerl train --resume $(REPRODUCED)/run; \
-	else $(BIN)/spikerl train --recipe $(TASK) --seed $(SEED) --out $(REPRODUCED)/run; fi
-	$(BIN)/python -m benchmarks.publish $(REPRODUCED)/run --name $(SHIPPED) --recipe $(TASK) \
-	  --compare-with policies/$(SHIPPED).json $(if $(filter ant,$(TASK)),--no-trained) --out $(REPRODUCED)/policies --force
+	@test -f '$(CARD)' || { echo "no shipped policy of the task '$(TASK)'; there is:" \
+	  $$(sed -n 's/.*"recipe": "\(.*\)".*/\1/p' policies/*.json); exit 2; }
+	if test -f $(REPRODUCED)/run/resume/latest.json; then $(BIN)/spikerl train --resume $(REPRODUCED)/run; \
+	else $(BIN)/spikerl train --recipe $(TASK) --seed $(SEED) --out $(REPRODUCED)/run --force; fi
+	$(BIN)/python -m benchmarks.publish $(REPRODUCED)/run --name $(basename $(notdir $(CARD))) --recipe $(TASK) \
+	  --compare-with $(CARD) --out $(REPRODUCED)/policies --force
 
 returns: $(READY)
 	$(BIN)/python -m benchmarks.returns write

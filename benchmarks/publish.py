@@ -3,7 +3,7 @@
     python -m benchmarks.publish RUN --name hopper-v5 --recipe hopper --out policies
 
 The run may still be training. Everything goes through the commands that a user has: `spikerl export`, `quantize` and
-`simulate`. Seeds 0 to 9 are reported; the quantization is chosen on seeds 100 to 119, and the checkpoint was chosen by
+`simulate`. Seeds 0 to 9 are reported; the quantization is chosen on seeds 100 to 199, and the checkpoint was chosen by
 the run's own evaluations, so that the reported returns choose nothing. docs/policies.md says more.
 """
 
@@ -17,51 +17,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.publish_card import build_card, content_sha256, export_arguments, refuse_paths
+from benchmarks.publish_card import build_card, export_arguments, refuse_paths
 from benchmarks.publish_compare import check_comparable, check_return, comparison_table, print_table
-from benchmarks.publish_pages import write_pages
+from benchmarks.publish_pages import check_pages, write_pages
+from benchmarks.publish_plan import CHOOSING_SEED, EPISODES, FIRST_SEED, METHODS, Plan, check_plan
 from benchmarks.publish_run import TakenRun, take_run, training_part
+from spikerl_deploy.cli.quantize import DEFAULT_STEPS
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import check_targets, write_json
 from spikerl_deploy.manifest import build_manifest
 from spikerl_deploy.model_card import read_card
 from spikerl_deploy.policy_file import load_policy
+from spikerl_deploy.zoo import content_sha256
 from training.settings import recipe_path
 
 BYTES_MAX = 1_000_000  # of a shipped file
-METHODS = ("rounding", "calibration")
-FIRST_SEED, EPISODES = 0, 10  # reported
-CHOOSING_SEED, CHOOSING_EPISODES = 100, 20  # the quantization is chosen on
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be published, and how.
-
-    Attributes:
-        method: rounding, calibration, or best: the one that keeps more of the return.
-        trained: ship the float weights, the baseline of later comparisons.
-        calibration_steps: control steps that calibration records, None for as many as the command takes.
-    """
-
-    run: Path
-    name: str
-    recipe: str
-    out: Path
-    method: str = "best"
-    bits: int = 8
-    trained: bool = True
-    force: bool = False
-    episodes: int = EPISODES
-    choosing_episodes: int = CHOOSING_EPISODES
-    calibration_steps: int | None = None
-
-    def targets(self) -> list[Path]:
-        return [self.out / f"{self.name}{suffix}" for suffix in (".nir", ".json", ".md")]
 
 
 def publish(plan: Plan, shipped: dict[str, Any] | None = None, fraction: float | None = None) -> dict[str, Any]:
@@ -71,25 +44,31 @@ def publish(plan: Plan, shipped: dict[str, Any] | None = None, fraction: float |
         shipped: card to compare with. fraction: of its float return that will be required.
 
     Raises:
-        SpikerlError: a file is there already, the run cannot be published, or the policy file is too large.
+        SpikerlError: a file is there already, the run cannot be published so, or the policy file is too large.
     """
     if not re.fullmatch("[a-z0-9][a-z0-9-]*", plan.name):
         raise SpikerlError(f"'{plan.name}' is no name of a policy", "the environment's id in lower case: hopper-v5")
     recipe_path(plan.recipe)
     check_targets([("--out", path) for path in plan.targets()], plan.force, {})
+    check_pages(plan.out)
     with tempfile.TemporaryDirectory(prefix="publish-") as folder:
         work = Path(folder)
         taken = take_run(plan.run, work / "run")
+        check_plan(plan, taken.settings)
         if shipped is not None:
             check_comparable(shipped, taken.settings.env, fraction)
-        training = training_part(taken, plan.recipe)
+        training = training_part(taken, plan.recipe, plan.of_seeds)
         method, selection = _choose(plan, taken, work)
         file = _shipped_file(plan, method, taken, work)
         reports = {
             backend: _simulate(work / method / f"{plan.name}.nir", backend, FIRST_SEED, plan.episodes)
             for backend in ("fixed", "lava")
         }
-        quantization = {"method": method, "bits": plan.bits, "selection": selection}
+        calibration = None
+        if method == "calibration":
+            seed = load_policy(file).provenance["seed"]
+            calibration = {"first_seed": seed, "control_steps": plan.calibration_steps}
+        quantization = {"method": method, "bits": plan.bits, "calibration": calibration, "selection": selection}
         card = build_card(plan.name, file, taken, training, quantization, reports, build_manifest())
         _write(plan, file, card)
     return card
@@ -122,7 +101,7 @@ def _quantize(plan: Plan, method: str, taken: TakenRun, work: Path, folder: Path
     """The policy file that a user's command makes, in a folder."""
     name = f"{plan.name}.nir"
     arguments = export_arguments(method, plan.bits, taken.source, name)
-    if method == "calibration" and plan.calibration_steps is not None:
+    if method == "calibration" and plan.calibration_steps != DEFAULT_STEPS:
         arguments += ["--steps", str(plan.calibration_steps)]
     _spikerl(work, *arguments, *([] if trained else ["--no-trained"]))
     folder.mkdir(exist_ok=True)
@@ -152,7 +131,7 @@ def _simulate(file: Path, backend: str, seed: int, episodes: int) -> dict[str, A
     """The report of a deployment beside the float policy."""
     text = _spikerl(
         file.parent, "simulate", file.name, "--backend", backend, "--compare", "torch", "--device", "cpu",
-        "--episodes", str(episodes), "--parallel", str(min(episodes, 10)), "--seed", str(seed), "--format", "json",
+        "--episodes", str(episodes), "--parallel", str(min(episodes, 50)), "--seed", str(seed), "--format", "json",
     )  # fmt: skip
     report: dict[str, Any] = json.loads(text)
     return report
@@ -190,10 +169,19 @@ def main(given: list[str] | None = None) -> int:
         if fraction is not None and (shipped is None or not (math.isfinite(fraction) and fraction > 0)):
             raise SpikerlError(f"--require-return {fraction:g} needs a card to compare with, and a positive number",
                                "add --compare-with policies/NAME.json")  # fmt: skip
+        method, bits, trained = _defaults(shipped)
         plan = Plan(
-            arguments.run, arguments.name, arguments.recipe, arguments.out, arguments.method, arguments.bits,
-            arguments.trained, arguments.force, arguments.episodes,
-        )  # fmt: skip
+            arguments.run,
+            arguments.name,
+            arguments.recipe,
+            arguments.out,
+            method if arguments.method is None else arguments.method,
+            bits if arguments.bits is None else arguments.bits,
+            trained if arguments.trained is None else arguments.trained,
+            arguments.force,
+            arguments.episodes,
+            of_seeds=arguments.of_seeds,
+        )
         card = publish(plan, shipped, fraction)
         print(f"{plan.targets()[0]}: {card['policy']['bytes']:,} bytes; card {plan.targets()[2]}")
         if shipped is not None:
@@ -206,18 +194,35 @@ def main(given: list[str] | None = None) -> int:
     return 0
 
 
+def _defaults(shipped: dict[str, Any] | None) -> tuple[str, int, bool]:
+    """Method, bits, and whether float weights are shipped: those of the card that is compared with, if there is one."""
+    if shipped is None:
+        return "best", 8, True
+    return shipped["quantization"]["method"], shipped["policy"]["bits"], shipped["policy"]["float_weights"]
+
+
 def _parse(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", type=Path, help="run folder, also one that is still training; RUN/seed-N of several")
     parser.add_argument("--name", required=True, help="name of the policy: the environment's id in lower case")
     parser.add_argument("--recipe", required=True, help="recipe that the run was trained by")
-    parser.add_argument("--method", choices=(*METHODS, "best"), default="best", help="how weights become integers")
-    parser.add_argument("--bits", type=int, default=8)
-    parser.add_argument("--no-trained", dest="trained", action="store_false", help="ship no float weights")
+    parser.add_argument("--method", choices=(*METHODS, "best"), help="how weights become integers; best, or the card's")
+    parser.add_argument("--bits", type=int, help="of a weight; 8, or the card's")
+    parser.add_argument(
+        "--trained", action=argparse.BooleanOptionalAction, help="ship the float weights; yes, or as the card"
+    )
+    parser.add_argument(
+        "--of-seeds",
+        type=int,
+        metavar="N",
+        help="seeds of the recipe that it was chosen among; as many as the run trained",
+    )
     parser.add_argument("--episodes", type=int, default=EPISODES, help="reported, with seeds from 0 on")
     parser.add_argument("--out", type=Path, default=Path("policies"))
     parser.add_argument("--force", action="store_true", help="overwrite what exists")
-    parser.add_argument("--compare-with", type=Path, help="card of a shipped policy, printed beside the new one")
+    parser.add_argument(
+        "--compare-with", type=Path, help="card of a shipped policy: it is made like this one, and printed beside"
+    )
     parser.add_argument(
         "--require-return", type=float, metavar="FRACTION", help="of the shipped float return; or exit 1"
     )

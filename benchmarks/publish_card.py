@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.manifest import identify_policy, package_versions
 from spikerl_deploy.model_card import SCHEMA, validate_card
 from spikerl_deploy.policy import Policy
-from spikerl_deploy.policy_file import load_policy, policy_to_graph
+from spikerl_deploy.policy_file import load_policy
+from spikerl_deploy.zoo import content_sha256
 
 LICENCE = "Apache-2.0"
 FIGURE_KEYS = ("id", "title", "model", "what", "low", "high", "kind", "constants_kind", "sources", "note")
@@ -31,12 +31,6 @@ LIMITS = (
     "It was trained in one environment of one version, without noise, delay or changed dynamics.",
     "The environment is another's work; the returns depend on its version and on that of MuJoCo.",
 )
-
-
-def content_sha256(policy: Policy) -> str:
-    """Identity of what a policy deploys, whatever made it and whether or not it carries its float weights."""
-    bare = replace(policy, provenance={}, trained=None, trained_encoder=None)
-    return str(policy_to_graph(bare).metadata["content_sha256"])
 
 
 def build_card(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spikerl_deploy.errors import CheckFailed, SpikerlError
-from spikerl_deploy.model_card_tables import retention_text
+from spikerl_deploy.model_card_tables import retention_text, settings_words
 from spikerl_deploy.report.table import Column, Table, cell_text, number
 
 HASHES = {
@@ -28,6 +28,8 @@ def comparison_table(shipped: dict[str, Any], new: dict[str, Any]) -> Table:
 
 
 _ROWS = {
+    "seed": lambda card: str(card["training"]["seed"]),
+    "settings beyond the recipe": lambda card: settings_words(card["training"]["beyond_recipe"]),
     "environment steps": lambda card: f"{card['training']['steps_done']:,} of {card['training']['steps_asked']:,}",
     "step of the checkpoint": lambda card: f"{card['training']['checkpoint']['step']:,}",
     "best evaluation": lambda card: number(card["training"]["selection"]["mean_return"]),

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.markers import between
+from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_text
-from spikerl_deploy.model_card import card_markdown, overview_markdown, policies_table, read_card
+from spikerl_deploy.model_card import TITLE, card_markdown, overview_markdown, policies_table, read_card
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- policies: begin (python -m benchmarks.publish_pages) -->", "<!-- policies: end -->"
+
+
+def check_pages(folder: Path) -> list[dict[str, Any]]:
+    """The cards of a folder whose pages can be written, one not there yet included.
+
+    Raises:
+        SpikerlError: a card is no card, or README.md of the folder is no overview of policies.
+    """
+    readme = folder / "README.md"
+    if readme.exists() and not readme.read_text(encoding="utf-8", errors="replace").startswith(f"{TITLE}\n"):
+        raise SpikerlError(f"'{readme}' is no overview of policies and is not replaced", "choose another folder")
+    return [read_card(path) for path in sorted(folder.glob("*.json"))]
 
 
 def write_pages(folder: Path) -> None:
     """NAME.md of every card, and README.md of all; of the project's own policies also the table in its README.
 
     Raises:
-        SpikerlError: a card is no card, or the project's README has lost its markers.
+        SpikerlError: as `check_pages`, there is no card, or the project's README has lost its markers.
     """
-    cards = [read_card(path) for path in sorted(folder.glob("*.json"))]
+    cards = check_pages(folder)
+    if not cards:
+        raise SpikerlError(f"no card of a policy lies in '{folder}'", "give the folder of the policies")
     for card in cards:
         write_text(folder / f"{card['name']}.md", card_markdown(card))
     write_text(folder / "README.md", overview_markdown(cards))
@@ -27,5 +43,15 @@ def write_pages(folder: Path) -> None:
         write_text(ROOT / "README.md", between(ROOT / "README.md", BEGIN, END, policies_table(cards, "policies/")))
 
 
+def main(given: list[str]) -> int:
+    """The command; its exit codes are those of `spikerl`."""
+    try:
+        write_pages(Path(given[0]) if given else ROOT / "policies")
+    except SpikerlError as error:
+        print(f"Error: {error.message}", *([f"Hint: {error.hint}"] if error.hint else []), sep="\n", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 if __name__ == "__main__":
-    write_pages(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "policies"))
+    sys.exit(main(sys.argv[1:]))

@@ -15,7 +15,7 @@ from training.run_document import run_document
 from training.run_reader import read_run
 from training.settings import Settings, from_sources, recipe_path
 
-RECORDS = ("config.toml", "manifest.json", "result.json", "emissions.json")
+RECORDS = ("config.toml", "manifest.json", "manifest-resumed.json", "result.json", "emissions.json")
 CHECKPOINT = Path("checkpoints") / "best.pt"
 ATTEMPTS, PAUSE_S = 5, 3.0  # a new best checkpoint may come while the files are copied
 RETURN_TOLERANCE = 1e-6  # metrics.csv holds a return as text
@@ -69,8 +69,10 @@ def take_run(run: Path, target: Path) -> TakenRun:
             break
     else:
         raise SpikerlError(f"the best checkpoint of '{run}' changes all the time", "try again later")
+    if read_run(target).stopped is None:  # it goes on: its energy is of an earlier stretch, and goes on no card
+        (target / "emissions.json").unlink(missing_ok=True)
     provenance = policy_of(target.parent / source / CHECKPOINT).provenance
-    settings = Settings(**provenance["settings"])
+    settings = from_sources(target / "config.toml")  # a checkpoint's are older than a run that was given more steps
     seed = settings.seed if seed_folder == whole else int(seed_folder.name.removeprefix("seed-"))
     return TakenRun(target, str(source), seed, settings, provenance["progress"])
 
@@ -97,11 +99,15 @@ def _copy(whole: Path, seed_folder: Path, target: Path, place: Path) -> None:
     (place / "metrics.csv").write_bytes(metrics[: metrics.rfind(b"\n") + 1])  # a line may be half written
 
 
-def training_part(taken: TakenRun, recipe: str) -> dict[str, Any]:
+def training_part(taken: TakenRun, recipe: str, of_seeds: int | None = None) -> dict[str, Any]:
     """How the policy was trained and chosen, as a card tells it.
 
+    Args:
+        of_seeds: seeds of the recipe that it was chosen among; None for those of its run.
+
     Raises:
-        SpikerlError: an unknown recipe, or records that cannot be read.
+        SpikerlError: an unknown recipe or one of another environment, records that cannot be read, or fewer seeds than
+            the run trained.
     """
     run = read_run(taken.folder)
     document = run_document(run)
@@ -117,6 +123,12 @@ def training_part(taken: TakenRun, recipe: str) -> dict[str, Any]:
         )
     last = [returns[one] for one in sorted(returns)][-10:]
     settings = taken.settings
+    planned = from_sources(recipe_path(recipe))
+    if planned.env != settings.env:
+        raise SpikerlError(f"recipe '{recipe}' is for {planned.env}, the run was of {settings.env}",
+                           "give the recipe that the run was trained by")  # fmt: skip
+    if of_seeds is not None and of_seeds < settings.seeds:
+        raise SpikerlError(f"--of-seeds {of_seeds} is less than the {settings.seeds} seeds of the run", "count them in")
     emissions_machine = run.energy.hardware if run.energy is not None else {}
     processors = {"processor": emissions_machine.get("cpu_model"), "gpu": emissions_machine.get("gpu_model")}
     return {
@@ -128,7 +140,7 @@ def training_part(taken: TakenRun, recipe: str) -> dict[str, Any]:
         "seed": taken.seed,
         "seeds": settings.seeds,
         "settings": _differing(settings, Settings(env=settings.env, steps=settings.steps)),
-        "beyond_recipe": _differing(settings, from_sources(recipe_path(recipe))),
+        "beyond_recipe": _differing(settings, planned),
         "checkpoint": {
             "file": taken.checkpoint.name,
             "sha256": sha256_file(taken.checkpoint),
@@ -140,15 +152,15 @@ def training_part(taken: TakenRun, recipe: str) -> dict[str, Any]:
             "episodes": settings.eval_episodes,
             "first_seed": settings.eval_seed,
             "evaluations": len(returns),
+            "of_seeds": of_seeds or settings.seeds,
         },
         "final_return": last[-1],
         "last_ten_mean": sum(last) / len(last),
         "seconds": run.seconds,
-        "energy": document["energy"] and {key: document["energy"][key] for key in ("joule", "kind")},
+        "energy": run.energy and {"joule": run.energy.joule, "kind": run.energy.kind, "source": run.energy.source},
         "carbon": document["carbon"],
-        "versions": {str(key): str(value) for key, value in run.manifest.get("versions", {}).items()},
-        "machine": {str(key): str(value) for key, value in run.manifest.get("machine", {}).items()}
-        | {key: value for key, value in processors.items() if value},
+        "versions": run.recorded("versions"),
+        "machine": run.recorded("machine") | {key: value for key, value in processors.items() if value},
     }
 
 

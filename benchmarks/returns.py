@@ -7,7 +7,8 @@
     python -m benchmarks.returns list
     python -m benchmarks.returns write
 
-Groups: `recipe` are the recipe's own runs, `mlp` those of the dense twin, `search` what was tried to find the recipe,
+Groups: `recipe` are the recipe's own runs, `mlp` those of the dense twin, with the recipe's settings but for those
+of spikes, `search` what was tried to find the recipe,
 failed tries included, `ablation` a technique on and off: the same task, seeds and steps, against the recipe's runs or
 those of another label. A run that still goes on can be added, and added again when it has gone further. `write`
 rewrites the tables in README.md and docs/returns.md between their markers, and the figures, from
@@ -37,7 +38,7 @@ def add(document: dict[str, Any], entry: dict[str, Any], force: bool = False) ->
         SpikerlError: the entry does not fit its group, or would replace another run and `force` is false.
     """
     name, seeds = returns.name_of(entry), _numbers(entry)
-    if entry["group"] == "recipe":
+    if entry["group"] in ("recipe", "mlp"):
         check_recipe(entry)
     row = [run for run in document["runs"] if returns.row_of(run) == returns.row_of(entry)]
     for run in row:
@@ -86,7 +87,9 @@ def _flags(run: dict[str, Any]) -> str:
 
 
 def check_recipe(entry: dict[str, Any]) -> None:
-    """Hold a run of group recipe against the recipe's settings, but for those of the machine and BF16.
+    """Hold a run of group recipe or mlp against the recipe's settings, but for those of the machine and BF16.
+
+    Those of spikes are left out where the actor is dense.
 
     Raises:
         SpikerlError: it has another one.

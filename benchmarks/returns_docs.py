@@ -6,14 +6,16 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.returns_document import LAST, MACHINE, TASKS, baseline_of, differing, extremes, last_ten, row_of
-from benchmarks.returns_rows import ACTORS, Row, markdown_table, over_seeds, plain
+from benchmarks.returns_document import MACHINE, TASKS, TOLD, baseline_of, differing, extremes, last_ten, row_of
+from benchmarks.returns_rows import ACTORS, Row, compared_with, markdown_table, over_seeds, plain
+from training.run_document import LAST
 
 
 def runs_table(document: dict[str, Any]) -> str:
     """A row a run and seed of the recipes and the dense twins: what it was, and what it took."""
-    head = ("task", "policy", "seed", "settings beside the defaults", "environment steps", "energy", "carbon",
-            "machine", "versions", "SHA-256 of metrics.csv", "maximum", "at step", "final", "hours")  # fmt: skip
+    head = ("task", "policy", "seed", "settings beside the defaults", "environment steps", "evaluations", "energy",
+            "carbon", "machine", "versions", "SHA-256 of metrics.csv", "maximum", "at step", "final",
+            "hours")  # fmt: skip
     lines = []
     for run in document["runs"]:
         if run["group"] not in ("recipe", "mlp"):
@@ -21,12 +23,16 @@ def runs_table(document: dict[str, Any]) -> str:
         for index, seed in enumerate(run["seeds"]):
             hours, *costs = _costs(run) if index == 0 else ["as above"] * 4
             lines.append((run["env"], ACTORS[run["actor"]], str(seed["seed"]), _settings(run["settings"]),
-                          Row(((run, seed),)).steps, *costs, _versions(run), f"`{seed['metrics']['sha256'][:12]}`",
-                          f"{seed['maximum']:,.0f}", f"{seed['maximum_step']:,}", f"{seed['final']:,.0f}",
-                          hours))  # fmt: skip
+                          Row(((run, seed),)).steps, _evaluations(run, seed), *costs, _versions(run),
+                          f"`{seed['metrics']['sha256'][:12]}`", f"{seed['maximum']:,.0f}",
+                          f"{seed['maximum_step']:,}", f"{seed['final']:,.0f}", hours))  # fmt: skip
     note = ("Hours, energy and carbon are of all seeds of a run together, and of the run as it was when it was added; "
             "energy is told when a run ends.\n")  # fmt: skip
-    return markdown_table(head, lines, words=10) + "\n" + note if lines else "No run was added yet.\n"
+    return markdown_table(head, lines, words=11) + "\n" + note if lines else "No run was added yet.\n"
+
+
+def _evaluations(run: dict[str, Any], seed: dict[str, Any]) -> str:
+    return f"{len(seed['curve'])} of {run['evaluation']['episodes']} episodes"
 
 
 def _versions(run: dict[str, Any]) -> str:
@@ -60,15 +66,33 @@ def _value(value: Any) -> str:
 
 
 def search_table(document: dict[str, Any]) -> str:
-    """What was tried to find the recipes, and why it was left."""
-    head = ("task", "tried", "settings beside the defaults", "why it was left", "seed", "environment steps", "maximum",
-            "final")  # fmt: skip
+    """What was tried to find the recipes, and why it was left; then the tasks on which nothing was."""
+    head = ("task", "policy", "tried", "settings beside the defaults", "why it was left", "seed", "environment steps",
+            "maximum", "final")  # fmt: skip
     lines = [
-        (run["env"], plain(run["label"]), _settings(run["settings"]), plain(run["note"]), str(seed["seed"]),
-         f"{run['steps_done']:,} of {run['steps_asked']:,}", f"{seed['maximum']:,.0f}", f"{seed['final']:,.0f}")
+        (run["env"], ACTORS[run["actor"]], plain(run["label"]), _settings(run["settings"]), plain(run["note"]),
+         str(seed["seed"]), f"{run['steps_done']:,} of {run['steps_asked']:,}", f"{seed['maximum']:,.0f}",
+         f"{seed['final']:,.0f}")
         for run in document["runs"] if run["group"] == "search" for seed in run["seeds"]
     ]  # fmt: skip
-    return markdown_table(head, lines, words=6) if lines else "No try was recorded.\n"
+    return (markdown_table(head, lines, words=7) if lines else "No try was recorded.\n") + "\n" + _untried(document)
+
+
+def _untried(document: dict[str, Any]) -> str:
+    """The tasks whose recipe was not searched for, and whose settings it has."""
+    searched = {run["task"] for run in document["runs"] if run["group"] == "search"}
+    recipes = {
+        run["task"]: {name: value for name, value in run["settings"].items() if name not in MACHINE | TOLD}
+        for run in document["runs"] if run["group"] == "recipe"
+    }  # fmt: skip
+    lines = []
+    for task, env in TASKS.items():
+        if task in searched or task not in recipes:
+            continue
+        like = [TASKS[other] for other in TASKS if other in searched and recipes.get(other) == recipes[task]]
+        taken = "the defaults" if not recipes[task] else f"the settings of {' and '.join(like)}" if like else ""
+        lines.append(f"- {env}: no other settings are on record{f'; the recipe has {taken}' if taken else ''}.\n")
+    return "".join(lines)
 
 
 def ablation_table(document: dict[str, Any]) -> str:
@@ -135,8 +159,10 @@ def versions_table(published: dict[str, Any]) -> str:
     """What differs between the versions of each task."""
     versions = published["versions"]
     lines = [(env.removesuffix("-v5"), plain(versions[task])) for task, env in TASKS.items()]
+    theirs = " and ".join(sorted({source["environments"] for source in compared_with(published).values()}))
     text = (
-        "Published returns are of the v4 tasks, ours of the v5 tasks. They are not the same tasks, so a ratio between "
-        f"them is a landmark, no measurement. From {plain(versions['source'])}: <{versions['url']}>.\n\n"
+        f"The published returns of the main table are of the {plain(theirs)} tasks, ours of the v5 tasks. They are not "
+        "the same tasks, so a ratio between them is a landmark, no measurement. "
+        f"From {plain(versions['source'])}: <{versions['url']}>.\n\n"
     )
     return text + markdown_table(("task", "what changed from v4 to v5"), lines, words=2)

@@ -19,6 +19,7 @@ from typing import Any
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_text
 from spikerl_deploy.report.document import misfit, read_json
+from training.run_document import LAST
 
 SCHEMA = "spikerl.returns/1"
 SCHEMA_FILE = Path(__file__).parent / "returns.schema.json"
@@ -32,7 +33,6 @@ TASKS = {
     "ant": "Ant-v5",
 }
 GROUPS = ("recipe", "mlp", "search", "ablation")
-LAST = 10  # evaluations that `last_ten` is over
 ROUNDING = 0.0051  # of a value of two decimals, with what the float adds
 # Settings that say where and how a run is computed, kept and watched, not what is computed; seeds of one row may differ
 # in them. bf16 is none of them, it rounds the actor: it may differ too, but the tables tell it.
@@ -41,6 +41,11 @@ MACHINE = frozenset(
     "checkpoint_every save_replay".split()
 )
 TOLD = frozenset({"bf16"})
+# Settings that a dense actor does not have.
+SPIKES = frozenset(
+    "population time_steps coding encoder_range encoder_std current_decay voltage_decay v_threshold readout surrogate "
+    "surrogate_width synaptic_norm norm_momentum target_actor proxy_hidden proxy_lr proxy_steps".split()
+)
 
 
 def read(path: Path = RETURNS) -> dict[str, Any]:
@@ -107,7 +112,8 @@ def name_of(run: dict[str, Any]) -> str:
 
 def compared(run: dict[str, Any]) -> dict[str, Any]:
     """What runs of one row must share: all that decides a result, but for the seed and what the tables tell."""
-    settings = {name: value for name, value in run["settings"].items() if name not in MACHINE | TOLD}
+    apart = MACHINE | TOLD | (SPIKES if run["actor"] == "mlp" else frozenset())
+    settings = {name: value for name, value in run["settings"].items() if name not in apart}
     return {**settings, "actor": run["actor"], "steps": run["steps_asked"], "evaluation": run["evaluation"]}
 
 

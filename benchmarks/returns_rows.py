@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 import statistics
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -14,9 +12,9 @@ from typing import Any
 
 from benchmarks.returns_document import TASKS, row_of
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.report.markdown import plain_text
 
 ACTORS = {"spiking": "spiking", "mlp": "dense ANN"}
-_MEANING = re.compile(r"([\\`*_\[\]|~#$])")
 
 
 def read_published(path: Path) -> dict[str, Any]:
@@ -33,6 +31,9 @@ def read_published(path: Path) -> dict[str, Any]:
             for name in ("title", "url", "environments", "algorithm", "statistic", "checked"):
                 if not isinstance(source[name], str):
                     raise ValueError(f"source '{method['source']}' has no text '{name}'")
+            for name in ("read", "compared"):
+                if not isinstance(source[name], bool):
+                    raise ValueError(f"source '{method['source']}' says not whether it was '{name}'")
             if method["kind"] not in ("spiking", "ann") or not method["returns"].keys() <= TASKS.keys():
                 raise ValueError(f"method '{method['name']}' of source '{method['source']}' has a wrong kind or task")
             if not all(isinstance(value, int | float) for value in method["returns"].values()):
@@ -52,9 +53,14 @@ def read_published(path: Path) -> dict[str, Any]:
 
 def best(published: dict[str, Any], task: str, kind: str) -> tuple[float, str] | None:
     """The highest return of a kind of method that is to be compared with, and the method's name."""
-    compared = {name for name, source in published["sources"].items() if source["compared"]}
+    compared = compared_with(published)
     methods = [one for one in published["methods"] if one["kind"] == kind and one["source"] in compared]
     return max(((one["returns"][task], one["name"]) for one in methods if task in one["returns"]), default=None)
+
+
+def compared_with(published: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sources whose returns stand in the main table, by name."""
+    return {name: source for name, source in published["sources"].items() if source["compared"]}
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def over_seeds(values: Sequence[float]) -> str:
 
 def plain(text: str) -> str:
     """Text that Markdown and HTML read as itself, in one line."""
-    return _MEANING.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return plain_text(text).replace("$", r"\$")  # which GitHub takes for a formula
 
 
 def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]], words: int) -> str:

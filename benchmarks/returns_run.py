@@ -15,7 +15,7 @@ from training.run_document import run_document
 from training.run_reader import Run, read_run
 from training.settings import Settings, from_sources, recipe_path
 
-FILES = ("config.toml", "manifest.json", "result.json", "emissions.json")
+FILES = ("config.toml", "manifest.json", "manifest-resumed.json", "result.json", "emissions.json")
 IDENTITY = frozenset("env steps seed seeds actor eval_every eval_episodes eval_seed".split())  # in fields of their own
 
 
@@ -70,10 +70,8 @@ def _entry(
     settings = from_sources(config=folder / "config.toml")
     document = run_document(run)
     done = run.steps // run.seeds
-    finished = run.stopped == "stop_return" or (run.stopped == "steps" and done >= settings.steps)
-    ended = run.stopped is not None  # otherwise energy is of an earlier stretch, if it is there at all
-    energy, carbon = (document[name] if ended else None for name in ("energy", "carbon"))
-    hardware = run.energy.hardware if run.energy is not None and ended else {}
+    energy, carbon = document["energy"], document["carbon"]
+    hardware = run.energy.hardware if run.energy is not None else {}
     seeds = _seeds(run, settings, tables)
     return {
         "task": task,
@@ -85,7 +83,7 @@ def _entry(
         "actor": getattr(settings, "actor", "spiking"),
         "steps_asked": settings.steps,
         "steps_done": done,
-        "status": run.stopped if finished else "unfinished",
+        "status": run.stopped if run.finished else "unfinished",
         "settings": not_default(settings),
         "evaluation": {"every": settings.eval_every, "episodes": settings.eval_episodes, "seed": settings.eval_seed},
         "seconds": round(run.seconds, 1),
@@ -94,7 +92,7 @@ def _entry(
                               "intensity": _intensity(carbon["intensity"])},
         "machine": {"processor": hardware.get("cpu_model") or None, "gpu": hardware.get("gpu_model") or None,
                     "threads": settings.threads, "ranks": run.ranks},
-        "versions": _versions(run),
+        "versions": run.recorded("versions"),
         "seeds": seeds,
     }  # fmt: skip
 
@@ -165,8 +163,3 @@ def _intensity(intensity: dict[str, Any]) -> str:
     value = intensity["value"]
     number = f"{value:.4g}" if isinstance(value, int | float) else str(value)
     return f"{number} {intensity['unit']}, {intensity['source']}"
-
-
-def _versions(run: Run) -> dict[str, str]:
-    versions = run.manifest.get("versions")
-    return {str(name): str(value) for name, value in versions.items()} if isinstance(versions, dict) else {}

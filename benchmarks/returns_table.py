@@ -7,14 +7,19 @@ import statistics
 from typing import Any
 
 from benchmarks.returns_docs import ablation_table, published_table, runs_table, search_table, versions_table
-from benchmarks.returns_document import LAST, TASKS
-from benchmarks.returns_rows import ACTORS, Row, best, markdown_table, over_seeds, plain, rows
+from benchmarks.returns_document import TASKS
+from benchmarks.returns_notes import notes
+from benchmarks.returns_rows import ACTORS, Row, best, compared_with, markdown_table, over_seeds, plain, rows
+from training.run_document import LAST
+
+DETAIL = frozenset({"final", "maximum of it"})  # columns that README.md goes without
 
 
 def readme_text(document: dict[str, Any], published: dict[str, Any]) -> str:
     """What stands in README.md: figure, table, and what one has to know to read them."""
-    parts = _picture(document, published, "docs/images/"), results_table(document, published)
-    return "\n".join([*parts, _notes(document, "[docs/returns.md](docs/returns.md)")])
+    table = results_table(document, published, leave_out=DETAIL)
+    text = notes(document, published, "[docs/returns.md](docs/returns.md)")
+    return "\n".join([_picture(document, published, "docs/images/"), table, text])
 
 
 def docs_text(document: dict[str, Any], published: dict[str, Any]) -> str:
@@ -23,7 +28,7 @@ def docs_text(document: dict[str, Any], published: dict[str, Any]) -> str:
         "## Results\n",
         _picture(document, published, "images/"),
         results_table(document, published),
-        _notes(document, "at the end of this page"),
+        notes(document, published, "below"),
         "## Not finished\n",
         unfinished(document),
         "## Every run\n",
@@ -49,10 +54,14 @@ def _picture(document: dict[str, Any], published: dict[str, Any], folder: str) -
             f'<img src="{light}" width="760" alt="{text}">\n</picture>\n')  # fmt: skip
 
 
-def results_table(document: dict[str, Any], published: dict[str, Any]) -> str:
+def results_table(document: dict[str, Any], published: dict[str, Any], leave_out: frozenset[str] = frozenset()) -> str:
     """A row a task and policy, with the best published spiking return and the published ANN's beside the first."""
+    sources = compared_with(published).values()
+    version, algorithm = (plain(" or ".join(sorted({source[name] for source in sources})))
+                          for name in ("environments", "algorithm"))  # fmt: skip
     head = ("task", "policy", "seeds", "environment steps", "maximum", "final", f"mean of the last {LAST}",
-            "best published spiking (v4)", "maximum of it", "published ANN TD3 (v4)")  # fmt: skip
+            f"best published spiking ({version})", "maximum of it",
+            f"published ANN {algorithm} ({version})")  # fmt: skip
     lines = []
     for task, env in TASKS.items():
         spiking, ann = best(published, task, "spiking"), best(published, task, "ann")
@@ -67,44 +76,16 @@ def results_table(document: dict[str, Any], published: dict[str, Any]) -> str:
             env = reference = beside = ""
         for row in rows(document, task, "mlp"):
             lines.append(("", ACTORS["mlp"], *_cells(row), "", "", ""))
-    return markdown_table(head, lines, words=4)
+    kept = [index for index, name in enumerate(head) if name not in leave_out]
+    short, *cut = ([line[index] for index in kept] for line in (head, *lines))
+    return markdown_table(short, cut, words=4)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     fewest = min(len(seed["curve"]) for _, seed in row.parts)
     few = f" (of {fewest})" if fewest < LAST else ""
-    seeds = "1" if len(row.parts) == 1 else str(len(row.parts))
     maximum, final, last = (over_seeds(row.values(name)) for name in ("maximum", "final", "last_ten"))
-    return seeds, row.steps, maximum, final, last + few
-
-
-def _notes(document: dict[str, Any], where: str) -> str:
-    counts = {
-        run["evaluation"]["episodes"]: run["env"] for run in document["runs"] if run["group"] in ("recipe", "mlp")
-    }
-    episodes = " or ".join(str(count) for count in sorted(counts)) or "10"
-    lines = [
-        f"Returns are means of {episodes} episodes without exploration noise. Maximum: of all evaluations, so it is "
-        "biased upwards; ±: sample standard deviation over seeds; a row without it is one seed, "
-        "which says nothing of others.",
-        "Published: maximum average return of five seeds after 1M steps on the v4 tasks, arXiv:2509.23791; "
-        f"v5 differs in four of the five tasks ({where}).",
-    ]
-    for task in TASKS:
-        for group in ("recipe", "mlp"):
-            lines += [note for row in rows(document, task, group) if (note := _rounded(row))]
-    return "\n".join(lines) + "\n"
-
-
-def _rounded(row: Row) -> str | None:
-    """Which seeds were trained with BF16, where not all of a row were."""
-    with_bf16 = [seed["seed"] for run, seed in row.parts if run["settings"].get("bf16")]
-    if not with_bf16 or len(with_bf16) == len(row.parts):
-        return None
-    which = ", ".join(map(str, with_bf16))
-    return (
-        f"{row.run['env']}, {ACTORS[row.run['actor']]}: of seeds {', '.join(map(str, row.seeds))}, {which} with BF16."
-    )
+    return str(len(row.parts)), row.steps, maximum, final, last + few
 
 
 def unfinished(document: dict[str, Any]) -> str:

@@ -1,20 +1,19 @@
-"""The tables and texts of a policy's card."""
+"""The tables and texts of a policy's card: returns, training, quantization, identity."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spikerl_deploy.report.headline import FAIREST
-from spikerl_deploy.report.table import Cell, Column, Table, joule_span, number, percent, span
-from spikerl_deploy.report.tables import COUNT_NAMES, VERDICTS
+from spikerl_deploy.report.table import Cell, Column, Table, number, percent, span
 
 LAST = 10  # evaluations that `last_ten_mean` is over, if there are as many
 BACKENDS = ("torch", "fixed", "lava")
 METHODS = {"rounding": "rounding to the nearest integer", "calibration": "calibration on recorded observations"}
 
 
-def _facts(title: str, rows: Sequence[tuple[str, str]], note: str = "") -> Table:
+def facts_table(title: str, rows: Sequence[tuple[str, str]], note: str = "") -> Table:
+    """Names and values, a row each."""
     return Table(title, (Column("what", text=True), Column("value", text=True)), tuple(rows), note)
 
 
@@ -122,7 +121,8 @@ def training_table(card: Mapping[str, Any]) -> Table:
     training = card["training"]
     selection, checkpoint = training["selection"], training["checkpoint"]
     last = selection["first_seed"] + selection["episodes"] - 1
-    several = f", of {training['seeds']} seeds together" if training["seeds"] > 1 else ""
+    several = f" of {training['seeds']} seeds together" if training["seeds"] > 1 else ""
+    among = f", and among {selection['of_seeds']} seeds of the recipe" if selection["of_seeds"] > 1 else ""
     asked, done = training["steps_asked"], training["steps_done"]
     how = f"ended by {training['stopped']}" if training["finished"] else "unfinished"
     rows = [
@@ -133,32 +133,33 @@ def training_table(card: Mapping[str, Any]) -> Table:
         (
             "chosen by",
             f"the largest of {selection['evaluations']} evaluations: {number(selection['mean_return'])}, mean of "
-            f"{selection['episodes']} episodes, seeds {selection['first_seed']} to {last}; a maximum is biased upward",
+            f"{selection['episodes']} episodes, seeds {selection['first_seed']} to {last}{among}; a "
+            "maximum is biased upward",
         ),
         ("final evaluation", number(training["final_return"])),
         (f"mean of the last {min(LAST, selection['evaluations'])} evaluations", number(training["last_ten_mean"])),
         ("time", f"{number(float(training['seconds']))} s{several}"),
-        ("energy", _energy(training) + several),
-        ("carbon", _carbon(training)),
+        ("energy", _energy(training, several)),
+        ("carbon", _carbon(training, several)),
         ("processor", training["machine"].get("processor", "not recorded")),
     ]
-    return _facts("Run", rows)
+    return facts_table("Run", rows)
 
 
-def _energy(training: Mapping[str, Any]) -> str:
+def _energy(training: Mapping[str, Any], several: str) -> str:
     energy = training["energy"]
     if energy is None:
         return "not recorded" if training["finished"] else "not recorded before the run ends"
-    return f"{number(energy['joule'] / 1e3)} kJ, {energy['kind']}"
+    return f"{number(energy['joule'] / 1e3)} kJ{several}, {energy['kind']}, {energy['source']}"
 
 
-def _carbon(training: Mapping[str, Any]) -> str:
+def _carbon(training: Mapping[str, Any], several: str) -> str:
     carbon = training["carbon"]
     if carbon is None:
         return "not recorded"
     intensity = carbon["intensity"]
     return (
-        f"{number(carbon['kg_co2eq'] * 1e3)} g CO2eq, {carbon['kind']}: {number(intensity['value'])} "
+        f"{number(carbon['kg_co2eq'] * 1e3)} g CO2eq{several}, {carbon['kind']}: {number(intensity['value'])} "
         f"{intensity['unit']}, {intensity['source']}"
     )
 
@@ -167,19 +168,22 @@ def settings_text(card: Mapping[str, Any]) -> tuple[str, ...]:
     """What differs from the defaults and from the recipe."""
     training = card["training"]
     return (
-        f"settings that differ from the defaults: {_settings(training['settings'])}",
-        f"settings that differ from the recipe: {_settings(training['beyond_recipe'])}",
+        f"settings that differ from the defaults: {settings_words(training['settings'])}",
+        f"settings that differ from the recipe: {settings_words(training['beyond_recipe'])}",
     )
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
+def settings_words(settings: Mapping[str, Any]) -> str:
+    """Settings and their values, or that there are none."""
     return ", ".join(f"{name} = {value}" for name, value in settings.items()) or "none"
 
 
 def quantization_text(card: Mapping[str, Any]) -> tuple[str, ...]:
     """Bits, method, and how the method was chosen."""
     quantization = card["quantization"]
-    what = f"{quantization['bits']}-bit weights by {METHODS[quantization['method']]}."
+    calibration = quantization["calibration"]
+    on = f", seeds from {calibration['first_seed']} on" if calibration is not None else ""
+    what = f"{quantization['bits']}-bit weights by {METHODS[quantization['method']]}{on}."
     selection = quantization["selection"]
     if selection is None:
         return (f"{what} The method was given, not chosen.",)
@@ -195,108 +199,6 @@ def _kept(candidate: Mapping[str, Any]) -> str:
     if candidate["retention"] is not None:
         return percent(candidate["retention"], 4)
     return f"a mean difference of {number(candidate['mean_difference'])}"
-
-
-def counts_table(card: Mapping[str, Any]) -> Table:
-    """Operations and spikes of an inference."""
-    workload = card["workload"]
-    rows = [(COUNT_NAMES[key], f"{value:,.1f}") for key, value in workload["per_inference"].items()]
-    rows.append(("firing rate, spikes a neuron and time step", percent(workload["firing_rate"])))
-    return _facts("Per inference", rows)
-
-
-def layers_table(card: Mapping[str, Any]) -> Table:
-    """Spikes and operations layer by layer."""
-    columns = (
-        Column("layer", text=True),
-        Column("neurons"),
-        Column("synapses"),
-        Column("spikes"),
-        Column("firing rate"),
-        Column("synaptic operations"),
-    )
-    rows = tuple(
-        (
-            *(one["name"], one["neurons"], one["synapses"], f"{one['spikes']:,.1f}", percent(one["firing_rate"])),
-            f"{one['synaptic_operations']:,.0f}",
-        )
-        for one in card["workload"]["layers"]
-    )
-    return Table("Layers, per inference", columns, rows)
-
-
-def energy_table(card: Mapping[str, Any]) -> Table:
-    """Energy on every chip there are constants of."""
-    headline = card["energy"]["headline"]
-    return _energies(card, "figures", "Energy of an inference", f"* quoted by default ({headline}).")
-
-
-def baselines_table(card: Mapping[str, Any]) -> Table:
-    """Energy of other ways to do the task."""
-    return _energies(card, "baselines", "Energy of an inference without spikes", "")
-
-
-def _energies(card: Mapping[str, Any], part: str, title: str, note: str) -> Table:
-    energy = card["energy"]
-    models = {model["model"]: model["title"] for model in energy["models"]}
-    columns = (
-        Column("on", text=True),
-        Column("counted", text=True),
-        Column("energy"),
-        Column("kind", text=True),
-        Column("constants", text=True),
-        Column("source", text=True),
-        Column("note", text=True),
-    )
-    rows = tuple(
-        (
-            f"{one['title']}{'*' * (one['id'] == energy['headline'])}",
-            models.get(one["model"], one["model"]),
-            joule_span(one["low"], one["high"]),
-            one["kind"],
-            ", ".join(one["constants_kind"]),
-            "; ".join(one["sources"]),
-            one["note"],
-        )
-        for one in energy[part]
-    )
-    return Table(title, columns, rows, note)
-
-
-def verdict_text(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """Whether spikes save energy, by the fairest of the comparisons: the same silicon, memory counted."""
-    line = next((one for one in card["energy"]["break_even"] if one["id"] == FAIREST), None)
-    if line is None or line["here"] is None:
-        return ()
-    low, high = line["threshold_low"], line["threshold_high"]
-    below = "no firing rate would save" if high is None else f"break-even at {percent(low or 0.0)} to {percent(high)}"
-    return (
-        "Energy against a quantized dense network of the same task on the same silicon, memory counted "
-        f"({line['kind']}): {VERDICTS[line['saves']]}. The firing rate is {percent(line['here'])}, weighted by "
-        f"synapses; {below}.",
-    )
-
-
-def break_even_table(card: Mapping[str, Any]) -> Table:
-    """Whether spikes save energy against a dense network, and at which rate they would begin to."""
-    columns = (
-        Column("on", text=True),
-        Column("what", text=True),
-        Column("from"),
-        Column("to"),
-        Column("here"),
-        Column("verdict", text=True),
-        Column("kind", text=True),
-        Column("source", text=True),
-    )
-    rows = tuple(
-        (
-            *(one["title"], f"{one['what']} ({one['quantity']})", one["threshold_low"], one["threshold_high"]),
-            *(one["here"], VERDICTS[one["saves"]], one["kind"], one["source"]),
-        )
-        for one in card["energy"]["break_even"]
-    )
-    return Table("Break-even against a dense network", columns, rows)
 
 
 def identity_table(card: Mapping[str, Any]) -> Table:
@@ -318,7 +220,7 @@ def identity_table(card: Mapping[str, Any]) -> Table:
         ("published", f"{made['created']}, with {_versions(made['versions'])}"),
         ("licence", card["licence"]),
     ]
-    return _facts("Identity", rows)
+    return facts_table("Identity", rows)
 
 
 def _bounds(environment: Mapping[str, Any]) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import sha256_file
+
+if TYPE_CHECKING:
+    from spikerl_deploy.policy import Policy
 
 REINSTALL_HINT = "install spikerl-deploy again; spikerl policies --check looks at all of them"
 LIST_HINT = "spikerl policies"
@@ -31,9 +34,10 @@ def find(name: str) -> str | None:
     return next((one for one in names() if one == name.lower()), None)
 
 
-def near(name: str) -> list[str]:
-    """Names of shipped policies that are much like a name, the likest first."""
-    return difflib.get_close_matches(name.lower(), names(), n=3, cutoff=NEAR)
+def near_hint(name: str, otherwise: str = LIST_HINT) -> str:
+    """A hint that tells the names of shipped policies that are much like a name, the likest first."""
+    likely = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=NEAR)
+    return f"did you mean {' or '.join(likely)}? see: {LIST_HINT}" if likely else otherwise
 
 
 def card(name: str) -> dict[str, Any]:
@@ -46,9 +50,7 @@ def card(name: str) -> dict[str, Any]:
 
     found = find(name)
     if found is None:
-        likely = near(name)
-        hint = f"did you mean {' or '.join(likely)}? see: {LIST_HINT}" if likely else LIST_HINT
-        raise SpikerlError(f"no policy named '{name}' is shipped with spikerl", hint)
+        raise SpikerlError(f"no policy named '{name}' is shipped with spikerl", near_hint(name))
     document = read_card(folder() / f"{found}.json")
     if document["name"] != found:
         raise SpikerlError(f"the card of '{found}' is that of '{document['name']}'", REINSTALL_HINT)
@@ -82,6 +84,37 @@ def mismatch(document: dict[str, Any], file: Path) -> str | None:
     if found != policy["sha256"]:
         return f"{file.name} has sha256 {found[:16]}..., its card says {policy['sha256'][:16]}..."
     return None
+
+
+def untruth(document: dict[str, Any], file: Path) -> str | None:
+    """What a card says of a file that `mismatch` found no fault with, and its content does not; None if nothing.
+
+    Raises:
+        SpikerlError: the file is no policy file.
+    """
+    from spikerl_deploy.policy_file import load_policy
+
+    policy, stated = load_policy(file), document["policy"]
+    found = {
+        "sizes": (list(policy.sizes), stated["sizes"]),
+        "bits": (policy.bits, stated["bits"]),
+        "time steps": (policy.time_steps, stated["time_steps"]),
+        "environment": (policy.env_id, document["environment"]["id"]),
+        "float weights": (policy.trained is not None, stated["float_weights"]),
+        "content_sha256": (content_sha256(policy), stated["content_sha256"]),
+    }
+    wrong = next(((what, *pair) for what, pair in found.items() if pair[0] != pair[1]), None)
+    return None if wrong is None else f"{file.name} has {wrong[0]} {wrong[1]}, its card says {wrong[2]}"
+
+
+def content_sha256(policy: Policy) -> str:
+    """Identity of what a policy deploys, whatever made it and whether or not it carries its float weights."""
+    from dataclasses import replace
+
+    from spikerl_deploy.policy_file import policy_to_graph
+
+    bare = replace(policy, provenance={}, trained=None, trained_encoder=None)
+    return str(policy_to_graph(bare).metadata["content_sha256"])
 
 
 def strays() -> list[str]:

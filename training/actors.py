@@ -1,4 +1,4 @@
-"""Which actor a run trains, and which target actor follows it: the only place that asks."""
+"""Which actor a run trains, and which target actor follows it: the only place that makes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def make_actor(spaces: Spaces, settings: Settings, generators: Generators) -> Ac
 
 
 def make_target(actor: Actor, settings: Settings, generators: Generators) -> Actor:
-    """The target actor: a copy that is averaged towards the actor, or a proxy that is trained to imitate it."""
+    """The target actor: a copy that is averaged towards the actor, or a proxy that is trained to imitate it.
+
+    Parameters that require gradients are what tells that it is trained.
+    """
     if settings.target_actor == "proxy":
         return MLPActor(actor.spaces, settings.proxy_hidden, generators)
     return copy.deepcopy(actor).requires_grad_(False)

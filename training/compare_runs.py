@@ -13,6 +13,7 @@ from typing import Any
 
 from spikerl_deploy.errors import SpikerlError
 from training.run_reader import Energy, Run, weaker
+from training.settings import completed
 
 SCHEMA = "spikerl.compare-runs/1"
 EQUAL = 0.01  # a ratio this close to 1 is called equal in the name of a quadrant, nowhere else
@@ -133,6 +134,11 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], ignored: Sequence[st
     return {name: [_plain(a.get(name)), _plain(b.get(name))] for name in names if a.get(name) != b.get(name)}
 
 
+def _differing_settings(a: Run, b: Run) -> dict[str, list[Any]]:
+    """A setting that a run's folder does not name had its default."""
+    return differences(completed(a.settings), completed(b.settings), SEED_SETTINGS)
+
+
 def _plain(value: Any) -> Any:
     """A value as strict JSON has it; what it has not, such as TOML's inf and dates, as text."""
     try:
@@ -168,7 +174,7 @@ def compare_document(a: Run, b: Run, wanted: float | None = None) -> dict[str, A
         "env": environments[0],
         "a": _run_entry(a),
         "b": _run_entry(b),
-        "differing_settings": differences(a.settings, b.settings, SEED_SETTINGS),
+        "differing_settings": _differing_settings(a, b),
         "warnings": lines,
         "per_step": _entry(per_step(a, b)),
         "to_return": {
@@ -246,7 +252,7 @@ def warnings(a: Run, b: Run) -> list[str]:
     lengths = [run.steps // run.seeds for run in (a, b)]
     if lengths[0] != lengths[1]:
         lines.append(f"A made {lengths[0]} steps a seed, B {lengths[1]}: the first ones, without updates, are cheaper")
-    return lines + _differing("settings", differences(a.settings, b.settings, SEED_SETTINGS))
+    return lines + _differing("settings", _differing_settings(a, b))
 
 
 def _differing(title: str, different: Mapping[str, Sequence[Any]]) -> list[str]:

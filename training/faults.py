@@ -44,7 +44,7 @@ class Faults:
         Raises:
             SpikerlError: one was not finite.
         """
-        fault = self._agent.fault()
+        fault = self._agent.watch.fault()
         if fault is not None:
             update, name = fault
             what = f"the gradient of {name}" if "." in name else name

@@ -11,8 +11,10 @@ from spikerl_deploy.report.document import read_json, validate
 from spikerl_deploy.report.merge import empty_report, slug
 from training.compare_runs import per_step, warnings
 from training.run_reader import Run
+from training.settings import completed
 
 LAST = 10  # evaluations that `last_ten_mean` is over
+KINDS = {"actor": "actor", "readout": "readout", "target_actor": "target"}  # settings of what is trained, in words
 WHAT = (
     "an environment step: time and energy of the whole run over its steps; "
     "Speedup is of measured wall times, the kind is that of the energies"
@@ -45,7 +47,7 @@ def run_document(run: Run, taken: Iterable[str] = ()) -> dict[str, Any]:
     """
     env = run.settings.get("env")
     name = run.folder.resolve().name
-    title = f"{env}, {name}" if isinstance(env, str) else name
+    title = ", ".join([*([env] if isinstance(env, str) else []), *_kinds(run), name])
     returns = [point.mean_return for point in run.evaluations]
     last = returns[-LAST:]
     manifest, emissions = (_strict(run.folder / name) for name in ("manifest.json", "emissions.json"))
@@ -69,6 +71,12 @@ def run_document(run: Run, taken: Iterable[str] = ()) -> dict[str, Any]:
     }
     validate({**empty_report(), "training": [document]}, str(run.folder))
     return document
+
+
+def _kinds(run: Run) -> list[str]:
+    """What the run trained, where it is not the default, such as "mlp actor"."""
+    usual, settings = completed({}), completed(run.settings)
+    return [f"{settings[name]} {word}" for name, word in KINDS.items() if settings[name] != usual[name]]
 
 
 def _free(name: str, taken: set[str]) -> str:

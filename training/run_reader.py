@@ -15,6 +15,7 @@ from spikerl_deploy.errors import SpikerlError
 
 HINT = "give run folders of spikerl train"
 SHOWN = 80  # characters of a value in an error
+FINISHED = ("steps", "stop_return")  # reasons to stop of a run that did all it was asked for
 KINDS = ("measured", "modelled", "unmeasured")  # from the strongest
 
 
@@ -53,7 +54,8 @@ class Evaluation:
 class Run:
     """A run folder. `steps` are those of all its seeds together; the seeds of a run advance side by side.
 
-    `evaluations` is the mean over seeds of `curves`, which has one a seed.
+    `evaluations` is the mean over seeds of `curves`, which has one a seed. `stopped` and `energy` are None while a run
+    goes on, also where it had ended before and was resumed. `resumed` is the manifest of its last stretch.
     """
 
     folder: Path
@@ -68,10 +70,19 @@ class Run:
     manifest: Mapping[str, Any]
     files: Sequence[Path]
     curves: Sequence[Sequence[Evaluation]]
+    resumed: Mapping[str, Any]
 
     @property
     def finished(self) -> bool:
-        return self.stopped in ("steps", "stop_return")
+        """Whether it did all that its settings ask for."""
+        return self.stopped in FINISHED
+
+    def recorded(self, part: str) -> dict[str, str]:
+        """A part of the manifest, `versions` or `machine`, with what differs in the last stretch beside the first."""
+        first, last = (manifest.get(part) for manifest in (self.manifest, self.resumed or self.manifest))
+        sides = [table if isinstance(table, dict) else {} for table in (first, last)]
+        pairs = {str(name): [str(side.get(name, "none")) for side in sides] for name in sides[0] | sides[1]}
+        return {name: old if old == new else f"{old}, resumed with {new}" for name, (old, new) in pairs.items()}
 
 
 def read_run(folder: Path) -> Run:
@@ -89,9 +100,9 @@ def read_run(folder: Path) -> Run:
         raise SpikerlError(f"'{folder}' is no run folder (config.toml is missing)", HINT)
     read: list[Path] = []
     curves = [_metrics(path, read) for path in tables]
-    settings, manifest, result, emissions = (
+    settings, manifest, resumed, result, emissions = (
         _load(folder / name, read) if (folder / name).is_file() else {}
-        for name in ("config.toml", "manifest.json", "result.json", "emissions.json")
+        for name in ("config.toml", "manifest.json", "manifest-resumed.json", "result.json", "emissions.json")
     )
     step, seconds = max(curve.last_step for curve in curves), max(curve.last_seconds for curve in curves)
     ranks = 1
@@ -100,7 +111,9 @@ def read_run(folder: Path) -> Run:
             name: _number(folder / "result.json", {"ranks": 1} | result, name) for name in ("steps", "seconds", "ranks")
         }
         ranks = int(end["ranks"])
-        if end["steps"] < step:
+        asked = settings.get("steps")
+        fewer = result.get("stopped") == "steps" and isinstance(asked, int) and end["steps"] < asked
+        if end["steps"] < step or fewer:
             result = {}  # of a run that was resumed since, and has not ended again
         else:
             step, seconds = int(end["steps"]), end["seconds"]
@@ -115,10 +128,11 @@ def read_run(folder: Path) -> Run:
         ranks,
         str(result.get("stopped")) if result else None,
         _mean_curve([curve.evaluations for curve in curves]),
-        _energy(folder / "emissions.json", emissions),
+        _energy(folder / "emissions.json", emissions) if result else None,  # otherwise it is of an earlier stretch
         manifest,
         tuple(read),
         tuple(curve.evaluations for curve in curves),
+        resumed,
     )
 
 

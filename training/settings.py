@@ -1,22 +1,19 @@
-"""Settings of a training run: one dataclass, its TOML form, and the layering of sources. Loads no torch."""
+"""Settings of a training run: one dataclass, its TOML form, and what it is resolved from. Loads no torch."""
 
 from __future__ import annotations
 
-import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from spikerl_deploy.errors import SpikerlError, unknown
+from training.setting_sources import layered
+from training.setting_sources import recipe_path as recipe_path  # beside from_sources for those who read both
+from training.setting_values import coerce, toml_value
 
-ENVIRONMENT_PREFIX = "SPIKERL_TRAIN_"
 MAX_THREADS = 256  # more than machines have; libraries crash where the system refuses a thread
-
-
-RECIPES = Path(__file__).parent / "recipes"
 
 
 def _setting(default: Any, doc: str, choices: tuple[str, ...] = (), kind: type | None = None) -> Any:
@@ -131,7 +128,7 @@ class Settings:
                 value = None
                 object.__setattr__(self, item.name, None)
             if value is not None or item.default is not None:
-                value = _coerce(item.name, item.metadata["kind"], value)
+                value = coerce(item.name, item.metadata["kind"], value)
                 object.__setattr__(self, item.name, value)
             choices = item.metadata["choices"]
             if choices and value not in choices:
@@ -199,73 +196,13 @@ class Settings:
         lines = []
         for name, value in asdict(self).items():
             if value is not None:
-                lines.append(f"{name} = {_toml(value)}")
+                lines.append(f"{name} = {toml_value(value)}")
         return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    """A TOML value; JSON's text is TOML's, but for surrogate pairs and the delete character."""
-    text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
-    return text.replace("\x7f", "\\u007f")
 
 
 def _require(name: str, value: object, holds: bool, rule: str) -> None:
     if not holds:
         raise SpikerlError(f"setting '{name}' = {value!r} {rule}", f"set it with --set {name}=VALUE")
-
-
-def _coerce(name: str, kind: type, value: Any) -> Any:
-    """Bring a value from TOML, a flag or the environment to the setting's type, or refuse it."""
-    try:
-        if kind is bool:
-            return _to_bool(value)
-        if kind is tuple:
-            parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
-            return tuple(_to_int(part) for part in parts)
-        if kind is int:
-            return _to_int(value)
-        if kind is float:
-            number = float(value)
-            if isinstance(value, bool) or not math.isfinite(number):
-                raise ValueError
-            return number
-        if not isinstance(value, str):
-            raise ValueError
-        return value
-    except (TypeError, ValueError, OverflowError):
-        wanted = {bool: "true or false", tuple: "a list of integers", int: "an integer", float: "a finite number"}
-        raise SpikerlError(
-            f"setting '{name}' = {value!r} is not {wanted.get(kind, 'text')}", f"set it with --set {name}=VALUE"
-        ) from None
-
-
-def _to_bool(value: Any) -> bool:
-    texts = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() not in texts:
-        raise ValueError
-    return texts[str(value).lower()]
-
-
-def _to_int(value: Any) -> int:
-    if isinstance(value, bool):
-        raise ValueError
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
-        return int(value)
-    number = float(value)  # accepts 1e6
-    if number != int(number):
-        raise ValueError
-    return int(number)
-
-
-def _check_names(source: str, names: Mapping[str, Any]) -> None:
-    known = {item.name for item in fields(Settings)}
-    for name in names:
-        if name not in known:
-            raise unknown(f"setting in {source}", name, known, "spikerl train --list-settings")
 
 
 def from_sources(
@@ -285,35 +222,16 @@ def from_sources(
     Raises:
         SpikerlError: an unknown key, a value of the wrong type or range, an unreadable file.
     """
-    merged: dict[str, Any] = {}
-    if config is not None:
-        merged |= _read_toml(config)
-    for key, value in (environment or {}).items():
-        if key.startswith(ENVIRONMENT_PREFIX):
-            name = key.removeprefix(ENVIRONMENT_PREFIX).lower()
-            _check_names(f"environment variable {key}", {name: value})
-            merged[name] = value
-    for assignment in assignments or []:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise SpikerlError(f"--set '{assignment}' is not key=value", "for example --set batch_size=256")
-        _check_names("--set", {name.strip(): value})
-        merged[name.strip()] = value.strip()
-    merged |= {name: value for name, value in (flags or {}).items() if value is not None}
-    return Settings(**merged)
+    known = [item.name for item in fields(Settings)]
+    return Settings(**layered(known, config, environment, assignments, flags))
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpikerlError(
-            f"cannot read config '{path}': {error.strerror}", "check the path given to --config"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpikerlError(f"config '{path}' is not TOML: {error}", "see the settings with --list-settings") from error
-    _check_names(f"'{path}'", document)
-    return document
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a run folder or a sweep keeps them, with the defaults of those that came to be after it was made."""
+    defaults = {
+        item.name: list(item.default) if isinstance(item.default, tuple) else item.default for item in fields(Settings)
+    }
+    return defaults | dict(stored)
 
 
 def describe_settings() -> list[dict[str, Any]]:
@@ -322,15 +240,3 @@ def describe_settings() -> list[dict[str, Any]]:
         {"name": item.name, "default": item.default, "doc": item.metadata["doc"], "choices": item.metadata["choices"]}
         for item in fields(Settings)
     ]
-
-
-def recipe_path(name: str) -> Path:
-    """File of a recipe that ships with the package.
-
-    Raises:
-        SpikerlError: no such recipe.
-    """
-    names = sorted(path.stem for path in RECIPES.glob("*.toml"))
-    if name not in names:
-        raise unknown("recipe", name, names, f"spikerl train --recipe {names[0]}")
-    return RECIPES / f"{name}.toml"

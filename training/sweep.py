@@ -105,7 +105,6 @@ def _run_trial(plan: SweepPlan, study: SweepStudy, trial: Trial, seen: list[int]
     done: list[float] = []
     seeds, name = plan.options.seeds, plan.options.objective
     for seed in seeds:
-        settings = plan.trial_settings(trial.params, seed)
         out = study.folder / f"trial-{trial.number:04}" / f"seed-{seed}"
         evaluations: dict[int, float] = {}
 
@@ -117,11 +116,11 @@ def _run_trial(plan: SweepPlan, study: SweepStudy, trial: Trial, seen: list[int]
             return bool(seen) or (prune and not at_end)
 
         try:
-            kept = replace(settings, save_replay=False)  # a trial that is lost starts over
+            kept = replace(plan.trial_settings(trial.params, seed), save_replay=False)  # one that is lost starts over
             result = Trainer(kept, out, force=True, quiet=True, on_evaluation=look).run()
         except StudyError:  # in `look`
             raise
-        except SpikerlError as error:  # numbers that are not finite, or not enough memory: the point's own
+        except SpikerlError as error:  # the point's own: values at odds, not finite numbers, no memory
             return _Outcome(done, error=error.message)
         if seen or result.stopped == "interrupted":
             return _Outcome(done, interrupted=True)

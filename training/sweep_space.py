@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from spikerl_deploy.errors import SpikerlError, unknown
-from training.settings import ENVIRONMENT_PREFIX, Settings, from_sources, recipe_path
+from training.setting_sources import ENVIRONMENT_PREFIX, recipe_path
+from training.setting_values import coerce
+from training.settings import Settings, completed, from_sources
 from training.sweep_dimension import KINDS, MACHINE, Dimension, check_names, read_dimension
 
 OBJECTIVES = {
@@ -96,13 +98,16 @@ class SweepPlan:
         return point
 
     def trial_settings(self, params: Mapping[str, Any], seed: int) -> Settings:
-        """Settings of one run of a trial."""
+        """Settings of one run of a trial.
+
+        Raises:
+            SpikerlError: values that are each allowed contradict each other.
+        """
         return replace(self.settings, **params, seed=seed)
 
     def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """A point with sequences as lists."""
-        settings = self.trial_settings(params, self.options.seeds[0])
-        point = {name: getattr(settings, name) for name in params}
+        """A point with sequences as lists, also one whose values contradict each other."""
+        point = {name: coerce(name, KINDS[name], value) for name, value in params.items()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in point.items()}
 
     def fixed_toml(self) -> str:
@@ -121,6 +126,12 @@ class SweepPlan:
         }
         plain: dict[str, dict[str, Any]] = json.loads(json.dumps(document))
         return plain
+
+    def stored_identity(self, stored: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The identity that a sweep keeps, with the defaults of settings that came to be after it was begun."""
+        new = self.identity()["settings"].keys() - stored["space"].keys()
+        settings = {name: value for name, value in completed({}).items() if name in new}
+        return {**stored, "settings": settings | stored["settings"]}
 
 
 def load_plan(

@@ -185,7 +185,7 @@ class SweepStudy:
         if stored is None:
             study.set_user_attr("plan", identity)
             study.set_user_attr("objective", OBJECTIVES[options.objective])
-        elif stored != identity:
+        elif (stored := self.plan.stored_identity(stored)) != identity:
             difference = _difference(stored, identity)
             raise SpikerlError(
                 f"sweep '{self.folder}' was started with {difference}", "undo the change, or choose another --out"

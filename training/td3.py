@@ -8,21 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value
+from torch.func import functional_call
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.actor import Spaces
 from training.actors import make_actor, make_target
 from training.critic import TwinCritic
+from training.gradients import Gradients, gradients_of
 from training.normalizer import normalize
 from training.replay import unpack
 from training.settings import Settings
 from training.stacked import generators_of
+from training.watch import Watch
 
 Statistics = tuple[Tensor, Tensor]
 """Mean and inverse standard deviation of the observations, [S, obs_dim] each."""
-Gradients = tuple[Tensor, list[Tensor], list[Tensor]]
-"""Losses [S], gradients of their sum, and the batch's moments [S, n] of synaptic input where it is normalised."""
 
 
 def td_target(r_t: Tensor, terminated: Tensor, q_t: Tensor, gamma: float) -> Tensor:
@@ -57,7 +57,7 @@ class TD3:
         average: called with the gradients and the moments of synaptic input before each optimizer step, and changes
             them in place; distributed runs average them over ranks here.
         updates: updates done.
-        faults: int64, for each gradient and loss the update at which it was first not finite, or -1.
+        watch: notes on the device which gradients and losses are not finite; the host looks when it saves or logs.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TD3:
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         learners: dict[str, tuple[nn.Module, float, Callable[..., Gradients]]] = {}  # in the order of an update
         self.batches = 1
-        if settings.target_actor == "proxy":
+        if any(parameter.requires_grad for parameter in self.actor_target.parameters()):  # it is trained: a proxy
             learners["proxy"] = (self.actor_target, settings.proxy_lr, self.proxy_gradients)
             self.batches = settings.proxy_steps
         learners["critic"] = (self.critic, settings.critic_lr, self.critic_gradients)
@@ -93,9 +93,7 @@ class TD3:
         self.updates = 0
         self._ema = get_ema_multi_avg_fn(settings.polyak)
         self._lists = {module: list(module.parameters()) for module in self._modules().values()}
-        watched = [len(self._lists[module]) + len(self.seeds) for module in self.learners.values()]
-        self.faults = torch.full((sum(watched),), -1, dtype=torch.int64, device=device)
-        self._faults = dict(zip(learners, self.faults.split(watched), strict=True))  # views
+        self.watch = Watch({name: self._watched(name) for name in learners}, device)
         self._counter = torch.zeros((), dtype=torch.int64, device=device)  # `updates` where a CUDA graph can count it
         self.compiled = compiled
         self._gradients = {name: gradients for name, (_, _, gradients) in learners.items()}
@@ -165,7 +163,7 @@ class TD3:
         def losses(critic: Callable[..., Tensor]) -> tuple[Tensor, list[Tensor]]:
             return critic_loss(critic(o_tm1, batch.a_tm1), target), []
 
-        return _gradients(losses, self.critic)
+        return gradients_of(losses, self.critic)
 
     def actor_gradients(self, rows: Tensor, mean: Tensor, inverse_std: Tensor) -> Gradients:
         """Losses [S] of the actors, minus the first critic's mean value, and the gradients of their sum.
@@ -183,7 +181,7 @@ class TD3:
             q: Tensor = functional_call(self.critic, frozen, (o_tm1, action.to(rows.dtype), 1))
             return -q.squeeze(1).mean(dim=1), moments
 
-        return _gradients(losses, self.actor)
+        return gradients_of(losses, self.actor)
 
     def proxy_gradients(self, rows: Tensor, mean: Tensor, inverse_std: Tensor) -> Gradients:
         """Losses [S] of the proxies and the gradients of their sum.
@@ -201,7 +199,7 @@ class TD3:
             distance = (action - wanted).to(rows.dtype) / ((self.high - self.low) / 2)
             return distance.square().mean(dim=(1, 2)), []
 
-        return _gradients(losses, self.actor_target)
+        return gradients_of(losses, self.actor_target)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16)
@@ -217,7 +215,7 @@ class TD3:
         sizes = torch.cat([torch.stack(torch._foreach_norm(grads)), losses.detach()])
         if self.average is not None:
             self.average([*grads, *moments, sizes])  # all ranks learn of a fault of any
-        self._watch(which, sizes)
+        self.watch.note(which, sizes, self._counter)
         for parameter, grad in zip(self._lists[self.learners[which]], grads, strict=True):
             parameter.grad = grad
         self.optimizers[which].step()
@@ -226,26 +224,10 @@ class TD3:
         detached: Tensor = losses.detach()
         return detached
 
-    def _watch(self, which: str, sizes: Tensor) -> None:
-        """Note on the device which gradients and losses are not finite; the host looks when it saves or logs."""
-        faults = self._faults[which]
-        faults.copy_(torch.where(torch.isfinite(sizes) | (faults >= 0), faults, self._counter))
-
-    def fault(self) -> tuple[int, str] | None:
-        """The first update with a gradient or loss that was not finite, and the name of it; None if all were."""
-        if not (self.faults >= 0).any():
-            return None
-        found = [
-            (update, name) for update, name in zip(self.faults.tolist(), self._names(), strict=True) if update >= 0
-        ]
-        return min(found, key=lambda item: item[0])
-
-    def _names(self) -> list[str]:
-        names = []
-        for which, module in self.learners.items():
-            names += [f"{which}.{name}" for name, _ in module.named_parameters()]
-            names += [f"{which}_loss[seed {seed}]" for seed in self.seeds]
-        return names
+    def _watched(self, which: str) -> list[str]:
+        """Names of a learner's gradients and losses, in the order of `sizes` in `_descend`."""
+        of_parameters = [f"{which}.{name}" for name, _ in self.learners[which].named_parameters()]
+        return [*of_parameters, *(f"{which}_loss[seed {seed}]" for seed in self.seeds)]
 
     def _modules(self) -> dict[str, nn.Module]:
         return {
@@ -269,24 +251,6 @@ class TD3:
             optimizer.load_state_dict(state[f"{name}_optimizer"])
         self.updates = int(state["updates"])
         self._counter.fill_(self.updates)
-
-
-def _gradients(losses: Callable[[Callable[..., Tensor]], tuple[Tensor, list[Tensor]]], module: nn.Module) -> Gradients:
-    """Losses [S] as a function of a module, the gradients of their sum in its parameters, and what else it computes.
-
-    The compiler traces `torch.func` into one graph of forward and backward; eagerly autograd is quicker.
-    """
-    if not torch.compiler.is_compiling():
-        value, moments = losses(module)
-        return value, list(torch.autograd.grad(value.sum(), list(module.parameters()))), moments
-
-    def total(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, list[Tensor]]]:
-        value, moments = losses(lambda *arguments: functional_call(module, parameters, arguments))
-        return value.sum(), (value, moments)
-
-    detached = {name: p.detach() for name, p in module.named_parameters()}
-    grads, (_, (value, moments)) = grad_and_value(total, has_aux=True)(detached)
-    return value, list(grads.values()), moments
 
 
 def _to_cpu(value: Any) -> Any:

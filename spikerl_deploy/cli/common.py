@@ -77,37 +77,50 @@ def complete_shipped(incomplete: str) -> list[str]:
 
 
 def complete_policy(incomplete: str) -> list[str]:
-    """Shipped policies and the policy files here; nothing where no name fits, so that the shell takes files."""
+    """Shipped policies, and the policy files and folders here; nothing where no name fits: the shell takes files."""
+    return _complete(incomplete, (".nir",))
+
+
+def complete_source(incomplete: str) -> list[str]:
+    """As `complete_policy`, and checkpoints."""
+    return _complete(incomplete, (".nir", ".pt"))
+
+
+def _complete(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
     shipped = complete_shipped(incomplete)
-    files = sorted(str(file) for file in Path().glob("*.nir") if file.name.startswith(incomplete))
-    return [*shipped, *files] if shipped else []
+    if not shipped:
+        return []
+    here = [path for path in sorted(Path().iterdir()) if path.name.startswith(incomplete) and path.name[0] != "."]
+    files = [path.name for path in here if path.suffix in suffixes and not path.is_dir()]
+    return [*shipped, *files, *(f"{path.name}/" for path in here if path.is_dir())]
 
 
-def shipped_policy(context: typer.Context, given: Path | None) -> Path | None:
-    """What a policy argument stands for: the path itself if something is there or it is no bare name, else the
-    file of the shipped policy of that name, which was checked.
+def shipped_policy(context: typer.Context, given: str | None) -> Path | None:
+    """What a policy argument stands for: the path that was typed, or, of a bare name at which nothing lies, the file
+    of the shipped policy of that name, which was checked.
 
     Raises:
         SpikerlError: a bare name that nothing has, or the shipped policy is damaged.
     """
-    if given is None or context.resilient_parsing or not _is_bare_name(given):
-        return given
+    if given is None or context.resilient_parsing or given != Path(given).name or Path(given).suffix:
+        return None if given is None else Path(given)
     from spikerl_deploy import __version__, zoo
 
-    name = zoo.find(str(given))
+    name = zoo.find(given)
+    if not _is_free(given):
+        if name is not None:
+            say(f"{given}: what lies here, which hides the policy of that name that ships with spikerl")
+        return Path(given)
     if name is None:
-        likely = zoo.near(str(given))
-        hint = f"did you mean {' or '.join(likely)}? see: {zoo.LIST_HINT}" if likely else SHIPPED_HINT
+        hint = zoo.near_hint(given, SHIPPED_HINT)
         raise SpikerlError(f"nothing at '{given}', and no policy of that name ships with spikerl", hint)
     path = zoo.path(name)
     say(f"{name}: the policy shipped with spikerl {__version__}")
     return path
 
 
-def _is_bare_name(given: Path) -> bool:
-    """Whether a path is a name alone, without suffix, at which nothing lies."""
-    if str(given) != given.name or given.suffix:
-        return False
+def _is_free(given: str) -> bool:
+    """Whether nothing lies at a path."""
     try:
         os.lstat(given)
     except FileNotFoundError:
@@ -132,6 +145,7 @@ def read_source(source: Path) -> tuple[Policy, Path]:
         found = [path for path in names if path.is_file()]
         seeds = sorted(source.glob("seed-*/checkpoints"))
         if not found and seeds:
+            read_source(seeds[0].parent)  # what is refused in a seed as well is refused at once, with its reason
             raise SpikerlError(
                 f"'{source}' holds {len(seeds)} seeds, one policy was expected", f"give {seeds[0].parent}"
             )
@@ -166,13 +180,19 @@ def _with_training_energy(policy: Policy, checkpoint: Path) -> Policy:
     return replace(policy, provenance=policy.provenance | {"training_energy": energy}) if energy else policy
 
 
-_POLICY: dict[str, Any] = {"callback": shipped_policy, "autocompletion": complete_policy, "show_default": False}
+_POLICY: dict[str, Any] = {
+    "parser": str,  # as it was typed: ./NAME and NAME/ are one path, and only NAME is a name
+    "callback": shipped_policy,
+    "autocompletion": complete_policy,
+    "show_default": False,
+}
+_SOURCE = _POLICY | {"autocompletion": complete_source}
 _SOURCE_HELP = "Run folder, checkpoint (.pt), policy file (.nir), or name of a shipped policy."
 PolicyArgument = Annotated[
     Path, typer.Argument(metavar="POLICY", help="Policy file (.nir), or name of a shipped policy.", **_POLICY)
 ]
-SourceArgument = Annotated[Path, typer.Argument(help=_SOURCE_HELP, **_POLICY)]
-OptionalSourceArgument = Annotated[Path | None, typer.Argument(help=_SOURCE_HELP, **_POLICY)]
+SourceArgument = Annotated[Path, typer.Argument(help=_SOURCE_HELP, **_SOURCE)]
+OptionalSourceArgument = Annotated[Path | None, typer.Argument(help=_SOURCE_HELP, **_SOURCE)]
 GraphArgument = Annotated[
     Path,
     typer.Argument(

@@ -63,7 +63,8 @@ def _check(names: list[str], output: Format) -> None:
         assert name is not None
         try:
             card = zoo.card(name)
-            problem = zoo.mismatch(card, zoo.folder() / card["policy"]["file"])
+            file = zoo.folder() / card["policy"]["file"]
+            problem = zoo.mismatch(card, file) or zoo.untruth(card, file)
         except SpikerlError as error:
             problem = error.message
         results.append({"name": name, "ok": problem is None, "problem": problem})

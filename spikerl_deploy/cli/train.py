@@ -61,7 +61,7 @@ def train(
     list_settings: Annotated[bool, typer.Option("--list-settings", help="List every setting and its default.")] = False,
     output: FormatOption = Format.human,
 ) -> None:
-    """Train a spiking policy with TD3.
+    """Train a policy with TD3: a spiking one, or its dense baseline.
 
     Settings: flags over --set over SPIKERL_TRAIN_* variables over --config over --recipe over defaults.
     """
@@ -134,7 +134,8 @@ def train(
 
 def _new(config: Path | None, recipe: str | None, assignments: list[str] | None, flags: dict[str, Any]) -> Settings:
     """Settings of a new run, from all their sources."""
-    from training.settings import from_sources, recipe_path
+    from training.setting_sources import recipe_path
+    from training.settings import from_sources
 
     if config is not None and recipe is not None:
         raise SpikerlError("--config and --recipe exclude each other", "start from one, change it with --set")

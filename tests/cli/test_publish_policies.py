@@ -16,9 +16,11 @@ from support import run_here
 from training_support import PENDULUM, tiny
 
 from benchmarks import publish as publishing
+from benchmarks import publish_card, publish_run
 from benchmarks.publish import Plan, better_method, main, publish
 from benchmarks.publish_card import refuse_paths
 from benchmarks.publish_compare import check_comparable, check_return, comparison_table
+from benchmarks.publish_pages import main as pages
 from benchmarks.publish_run import take_run, training_part
 from simulators.fixed import FixedBackend
 from simulators.protocol import Backend
@@ -26,12 +28,19 @@ from simulators.rollout import rollout
 from simulators.torch_backend import TorchBackend
 from spikerl_deploy import __version__, zoo
 from spikerl_deploy.errors import CheckFailed, SpikerlError
+from spikerl_deploy.files import write_json
 from spikerl_deploy.model_card import card_markdown, overview_markdown, read_card
 from spikerl_deploy.policy import Policy
 from spikerl_deploy.policy_file import load_policy
 from training.checkpoint import policy_of
 from training.trainer import Trainer
 
+EMISSIONS = {
+    "tracked": True, "source": "a meter", "duration_s": 9.0, "total_energy_joule": 2000.0,
+    "total_energy_kind": "measured", "emissions_kg_co2eq": 0.5, "cpu_model": "P", "gpu_model": "",
+    "energy_joule": {"cpu": {"value": 2000.0, "kind": "measured", "seconds": 9.0}}, "sections": {},
+    "carbon_intensity": {"value": 400.0, "unit": "g CO2eq/kWh", "kind": "modelled", "source": "a table"},
+}  # fmt: skip
 NAME, RECIPE, EPISODES = "invertedpendulum-v5", "inverted-pendulum", 2
 
 
@@ -112,6 +121,8 @@ def test_the_method_is_the_better_one_on_seeds_that_are_not_reported(published: 
     kept = {one["method"]: one["retention"] for one in selection["candidates"]}
     assert list(kept) == ["rounding", "calibration"]
     method = card["quantization"]["method"]
+    calibrated = {"first_seed": 20_000, "control_steps": 100}
+    assert card["quantization"]["calibration"] == (calibrated if method == "calibration" else None)
     assert kept[method] == max(kept.values())
     file = load_policy(published / f"{NAME}.nir")
     found = returns(FixedBackend(), file, range(100, 103))
@@ -145,7 +156,8 @@ def test_the_card_tells_the_run_as_its_records_do(run: Path, published: Path) ->
     assert (training["steps_asked"], training["steps_done"], training["seed"]) == (400, 400, 3)
     assert training["seconds"] == result["seconds"]
     assert training["selection"] == {
-        "mean_return": pytest.approx(max(points.values())), "episodes": 2, "first_seed": 10_000, "evaluations": 2,
+        "mean_return": pytest.approx(max(points.values())), "episodes": 2, "first_seed": 10_000,
+        "evaluations": 2, "of_seeds": 1,
     }  # fmt: skip
     assert points[training["checkpoint"]["step"]] == pytest.approx(result["best_return"])
     assert training["last_ten_mean"] == pytest.approx(sum(points.values()) / len(points))
@@ -181,8 +193,8 @@ def bare(run: Path, published: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The same run, not finished yet, published without float weights beside the card of the finished one."""
     folder = tmp_path_factory.mktemp("unfinished")
     unfinished = Path(shutil.copytree(run, folder / "run"))
-    for name in ("result.json", "emissions.json"):
-        (unfinished / name).unlink(missing_ok=True)
+    (unfinished / "result.json").unlink()
+    write_json(unfinished / "emissions.json", EMISSIONS)  # of an earlier stretch
     with (unfinished / "metrics.csv").open("a") as stream:
         stream.write("401,99")  # half a line, as while it is written
     printed = io.StringIO()
@@ -206,7 +218,9 @@ def test_an_unfinished_run_is_published_and_said_to_be_one(bare: tuple[Path, str
     page = (bare[0] / f"{NAME}.md").read_text()
     assert page.splitlines()[2].startswith("> **Unfinished: the run was asked for 400 environment steps and had done ")
     training = read_card(bare[0] / f"{NAME}.json")["training"]
-    assert (training["finished"], training["stopped"], training["energy"]) == (False, None, None)
+    assert (training["finished"], training["stopped"]) == (False, None)
+    assert training["energy"] is training["carbon"] is None
+    assert "training_energy" not in json.dumps(load_policy(bare[0] / f"{NAME}.nir").provenance)
     assert training["steps_done"] == 400
 
 
@@ -221,7 +235,7 @@ def test_without_float_weights_retention_is_still_that_against_the_checkpoint(
     assert evaluation["backends"]["torch"]["returns"] == returns(TorchBackend("cpu"), trained, seeds)
     assert evaluation["backends"]["fixed"]["returns"] == returns(FixedBackend(), policy, seeds)
     assert "--no-trained" in card["reproduce"][1]
-    assert card["quantization"] == {"method": "rounding", "bits": 8, "selection": None}
+    assert card["quantization"] == {"method": "rounding", "bits": 8, "calibration": None, "selection": None}
     assert "carries no float weights" in card_markdown(card)
 
 
@@ -232,6 +246,8 @@ def test_a_new_card_is_printed_beside_the_shipped_one(published: Path, bare: tup
     table = comparison_table(shipped, new)
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["float return"][0] == rows["float return"][1]
+    assert rows["seed"] == ("3", "3")
+    assert rows["settings beyond the recipe"][0].startswith("steps = 400, hidden = [8], ")
     assert "the same" in rows["sha256, checkpoint"][1]
     assert "differs" in rows["sha256, file"][1]
     same = shipped["policy"]["content_sha256"] == new["policy"]["content_sha256"]
@@ -270,13 +286,19 @@ def test_a_file_that_is_too_large_is_refused_with_by_how_much(
     [
         ({"name": "../x"}, "no name of a policy"),
         ({"name": "Hopper-v5"}, "no name of a policy"),
+        ({"name": "hopper-v5"}, "'hopper-v5' is no name of a policy for InvertedPendulum-v5"),
+        ({"recipe": "hopper"}, "recipe 'hopper' is for Hopper-v5, the run was of InvertedPendulum-v5"),
+        ({"episodes": 105}, "seed 100 would be reported and has a part in choosing the quantization, seeds 100 to 199"),
+        ({"episodes": 20_000, "method": "rounding"}, "part in choosing the checkpoint, seeds 10000 to 10001"),
+        ({"of_seeds": 0}, "--of-seeds 0 is less than the 1 seeds of the run"),
         ({"recipe": "jumper"}, "unknown recipe 'jumper'"),
         ({"run": Path("none")}, "'none' is no run folder"),
     ],
 )
 def test_what_cannot_be_published_is_refused_first(
-    run: Path, tmp_path: Path, change: dict[str, Any], message: str
+    run: Path, tmp_path: Path, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(publishing, "_spikerl", None)  # nothing long has begun
     plan = {"run": run, "name": NAME, "recipe": RECIPE, "out": tmp_path / "out"} | change
     with pytest.raises(SpikerlError, match=message):
         publish(Plan(**plan))
@@ -306,6 +328,126 @@ def test_a_checkpoint_that_is_not_the_best_of_its_metrics_is_refused(copy: Path,
         training_part(take_run(copy, tmp_path / "run"), RECIPE)
 
 
+def test_a_run_that_ended_has_its_energy_with_its_source(copy: Path, tmp_path: Path) -> None:
+    write_json(copy / "emissions.json", EMISSIONS)
+    part = training_part(take_run(copy, tmp_path / "run"), RECIPE)
+    assert part["energy"] == {"joule": 2000.0, "kind": "measured", "source": "a meter"}
+    assert part["carbon"]["kg_co2eq"] == 0.5
+
+
+def test_a_run_that_was_given_more_steps_is_asked_for_those_of_its_settings(copy: Path, tmp_path: Path) -> None:
+    text = (copy / "config.toml").read_text()
+    (copy / "config.toml").write_text(text.replace("steps = 400\n", "steps = 900\n", 1))
+    write_json(copy / "emissions.json", EMISSIONS)
+    part = training_part(take_run(copy, tmp_path / "run"), RECIPE)
+    assert (part["finished"], part["stopped"], part["energy"]) == (False, None, None)
+    assert (part["steps_done"], part["steps_asked"], part["beyond_recipe"]["steps"]) == (400, 900, 900)
+
+
+def test_versions_of_a_resumed_run_are_those_of_both_stretches(copy: Path, tmp_path: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["versions"]["torch"] = "9.0"
+    write_json(copy / "manifest-resumed.json", manifest)
+    part = training_part(take_run(copy, tmp_path / "run"), RECIPE)
+    first = json.loads((copy / "manifest.json").read_text())["versions"]
+    assert part["versions"] == first | {"torch": f"{first['torch']}, resumed with 9.0"}
+
+
+def test_the_seeds_that_a_policy_was_chosen_among_may_be_of_several_runs(run: Path, tmp_path: Path) -> None:
+    taken = take_run(run, tmp_path / "run")
+    assert training_part(taken, RECIPE, 5)["selection"]["of_seeds"] == 5
+    assert training_part(taken, RECIPE)["selection"]["of_seeds"] == 1
+
+
+def test_a_checkpoint_that_changes_while_it_is_copied_is_copied_again(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, copies, pauses = copy / "checkpoints" / "best.pt", [], []
+    later = checkpoint.read_bytes()
+    checkpoint.write_bytes(b"an earlier one")
+    real = publish_run._copy
+
+    def copy_while_training(*places: Path) -> None:
+        real(*places)
+        copies.append(checkpoint.read_bytes())
+        checkpoint.write_bytes(later)
+
+    monkeypatch.setattr(publish_run, "_copy", copy_while_training)
+    monkeypatch.setattr(publish_run.time, "sleep", pauses.append)
+    taken = take_run(copy, tmp_path / "run")
+    assert copies == [b"an earlier one", later] and pauses == [publish_run.PAUSE_S]
+    assert taken.checkpoint.read_bytes() == later
+    monkeypatch.setattr(publish_run, "_copy", lambda *places: (real(*places), checkpoint.write_bytes(later + b"x")))
+    monkeypatch.setattr(publish_run, "sha256_file", lambda path: object())
+    with pytest.raises(SpikerlError, match="changes all the time"):
+        take_run(copy, tmp_path / "run")
+
+
+def test_integers_that_were_not_simulated_are_not_shipped(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_bits(folder: Path, *arguments: str) -> str:
+        bare = "--no-trained" in arguments
+        return command_here(folder, *("7" if bare and one == "8" else one for one in arguments))
+
+    monkeypatch.setattr(publishing, "_spikerl", other_bits)
+    with pytest.raises(SpikerlError, match="what was simulated is not what would be shipped"):
+        publish(Plan(run, NAME, RECIPE, tmp_path / "out", method="rounding", trained=False))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["publish", "publish_card"])
+def test_a_path_in_a_run_is_not_published(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Each of both looks, the other one blind: at the file before it is simulated, and at the card at its end."""
+    blind = {"publish": publish_card, "publish_card": publishing}[place]
+    monkeypatch.setattr(blind, "refuse_paths", lambda document: None)
+    monkeypatch.setattr(publishing, "_spikerl", command_here)
+    monkeypatch.setattr("spikerl_deploy.manifest.package_versions", lambda: {"torch": "of /home/someone/secret"})
+    with pytest.raises(SpikerlError, match="'/home/someone/secret' is a path"):
+        publish(Plan(run, NAME, RECIPE, tmp_path / "out", method="rounding", episodes=EPISODES))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_compared_with_says_how_the_new_one_is_made(
+    run: Path, published: Path, bare: tuple[Path, str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plans = []
+    monkeypatch.setattr(publishing, "publish", lambda plan, *_: plans.append(plan) or read_card(card))
+    base = [str(run), "--name", NAME, "--recipe", RECIPE, "--out", str(tmp_path)]
+    for place, extra, expected in (
+        (bare[0], [], ("rounding", 8, False)),
+        (published, [], (read_card(published / f"{NAME}.json")["quantization"]["method"], 8, True)),
+        (bare[0], ["--method", "best", "--trained", "--bits", "4"], ("best", 4, True)),
+    ):
+        card = place / f"{NAME}.json"
+        assert main([*base, "--compare-with", str(card), *extra]) == 0
+        assert (plans[-1].method, plans[-1].bits, plans[-1].trained) == expected
+    assert main([*base, "--no-trained", "--of-seeds", "4"]) == 0
+    assert (plans[-1].method, plans[-1].bits, plans[-1].trained, plans[-1].of_seeds) == ("best", 8, False, 4)
+
+
+def test_a_readme_that_is_no_overview_is_never_replaced(
+    run: Path, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pages([str(tmp_path)]) == 2
+    assert "no card of a policy lies in" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    for path in published.iterdir():
+        shutil.copy(path, tmp_path)
+    overview = (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text(f"{overview.splitlines()[0]}\nold")
+    assert pages([str(tmp_path)]) == 0
+    assert (tmp_path / "README.md").read_text() == overview
+    (tmp_path / "README.md").write_text("# My project\n")
+    assert pages([str(tmp_path)]) == 2
+    assert "is no overview of policies and is not replaced" in capsys.readouterr().err
+    with pytest.raises(SpikerlError, match="no overview of policies"):
+        publish(Plan(run, NAME, RECIPE, tmp_path, force=True))
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+
+
 def test_one_seed_of_several_is_published_by_its_folder(tmp_path: Path) -> None:
     run = tmp_path / "both"
     Trainer(tiny(env=PENDULUM, seed=5, seeds=2, steps=120, eval_every=60), run).run()
@@ -317,4 +459,7 @@ def test_one_seed_of_several_is_published_by_its_folder(tmp_path: Path) -> None:
     assert taken.checkpoint.read_bytes() == (run / "seed-6" / "checkpoints" / "best.pt").read_bytes()
     part = training_part(taken, RECIPE)
     assert (part["seed"], part["seeds"], part["steps_done"]) == (6, 2, 120)
+    assert part["selection"]["of_seeds"] == 2
+    with pytest.raises(SpikerlError, match="--of-seeds 1 is less than the 2 seeds of the run"):
+        training_part(taken, RECIPE, 1)
     assert part["selection"]["mean_return"] == pytest.approx(max(evaluations(run / "seed-6").values()))

@@ -14,6 +14,7 @@ from support import ROOT
 
 from benchmarks.publish_pages import BEGIN, END
 from benchmarks.tables import backends_table, energy_table, quantization_table, training_table, verify_table
+from spikerl_deploy import zoo
 from spikerl_deploy.model_card import policies_table, read_card
 from spikerl_deploy.report.document import read_report
 
@@ -51,6 +52,14 @@ def test_make_knows_the_targets_that_the_readme_names() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:`|    |\* )make ([a-z-]+)", (ROOT / "README.md").read_text())):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_policy_that_readme_and_docs_simulate_or_list_is_shipped() -> None:
+    for name in ("README.md", "docs/policies.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        named = re.findall(r"spikerl (?:simulate|policies) ([A-Za-z0-9]+-v5)\b", text)
+        missing = sorted(set(named) - set(zoo.names()))
+        assert named and not missing, f"{name} names {', '.join(missing)}, shipped are {', '.join(zoo.names())}"
 
 
 def test_the_energy_table_is_that_of_the_committed_report_of_a_trained_policy_on_lava() -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from returns_support import EVERY, document, entry, noisy_curve, write_run
 
 from benchmarks import returns_document
 from benchmarks.returns import BEGIN, END, add, main, remove
 from spikerl_deploy.errors import SpikerlError
-from training.settings import from_sources, recipe_path
+from training.actor import Spaces
+from training.actors import make_actor
+from training.settings import Settings, from_sources, recipe_path
+from training.stacked import generators_of
 
 CURVE = noisy_curve(30, 3000.0)
 RECIPE = {"actor_lr": 1e-4, "update_after": 10_000}
@@ -76,7 +82,9 @@ def test_seeds_of_a_recipe_stand_beside_each_other_whatever_the_machine(tmp_path
     assert [run["seeds"][0]["seed"] for run in returns_document.read(results)["runs"]] == [0, 1]
 
 
-@pytest.mark.parametrize("changed", [{"batch_size": 256}, {"steps": 500_000}, {"eval_episodes": 5}, {"actor_lr": 3e-4}])
+@pytest.mark.parametrize(
+    "changed", [{"batch_size": 256}, {"steps": 500_000}, {"eval_episodes": 5}, {"actor_lr": 3e-4}, {"time_steps": 9}]
+)
 def test_a_run_with_other_settings_than_the_recipe_is_none_of_its(
     tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any]
 ) -> None:
@@ -84,6 +92,42 @@ def test_a_run_with_other_settings_than_the_recipe_is_none_of_its(
     error = call_refused(capsys, results, "add", run, "--task", "hopper", "--group", "recipe")
     name = next(iter(changed))
     assert "recipe 'hopper' has" in error and (name if "eval" not in name else "evaluation") in error
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"batch_size": 256}, {"hidden": (400, 300)}, {"steps": 500_000}, {"eval_every": 1_000}, {"actor_lr": 3e-4}],
+)
+def test_a_dense_twin_with_other_settings_than_the_recipe_is_none(
+    tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any]
+) -> None:
+    run = hopper(tmp_path / "run", actor="mlp", **changed)
+    error = call_refused(capsys, results, "add", run, "--task", "hopper", "--group", "mlp")
+    name = next(iter(changed))
+    assert "recipe 'hopper' has" in error and (name if "eval" not in name else "evaluation") in error
+
+
+def test_what_spikes_alone_have_is_not_asked_of_the_dense_twin(tmp_path: Path, results: Path) -> None:
+    run = hopper(tmp_path / "run", actor="mlp", time_steps=9, v_threshold=1.0, threads=2)
+    call(results, "add", run, "--task", "hopper", "--group", "mlp")
+    call(results, "add", hopper(tmp_path / "b", seed=1, actor="mlp"), "--task", "hopper", "--group", "mlp")
+    assert len(returns_document.read(results)["runs"]) == 2
+
+
+def test_the_settings_of_spikes_are_settings_and_change_nothing_of_a_dense_actor() -> None:
+    plain = Settings(env="Hopper-v5", actor="mlp", hidden=(4,))
+    other = {"population": 3, "time_steps": 2, "coding": "poisson", "encoder_range": 1.0, "encoder_std": 0.1,
+             "current_decay": 0.1, "voltage_decay": 0.1, "v_threshold": 1.0, "surrogate": "sigmoid",
+             "surrogate_width": 0.1, "norm_momentum": 0.5, "proxy_hidden": (8,), "proxy_lr": 0.1,
+             "proxy_steps": 1}  # fmt: skip
+    refused = {"readout": "membrane", "synaptic_norm": "batch", "target_actor": "proxy"}
+    assert other.keys() | refused.keys() == returns_document.SPIKES
+    for name, value in refused.items():
+        with pytest.raises(SpikerlError, match="is of spiking actors"):
+            Settings(env="Hopper-v5", actor="mlp", **{name: value})
+    spaces = Spaces(3, np.full(2, -1.0), np.full(2, 1.0))
+    actors = [make_actor(spaces, settings, generators_of((0,))) for settings in (plain, replace(plain, **other))]
+    assert torch.equal(*(actor(torch.ones(1, 5, 3)) for actor in actors))
 
 
 def test_a_dense_run_is_of_group_mlp_and_no_recipe(
@@ -247,7 +291,7 @@ def test_write_changes_what_is_between_the_markers_and_is_done_when_done_again(t
     assert "an older table" not in readme and "| Hopper-v5 | spiking | 1 |" in readme
     assert "<script>" not in docs and docs.count(END) == 1 and docs.endswith(f"{END}\n\nafter\n")
     line = next(line for line in docs.splitlines() if "alert" in line)
-    assert line.replace("\\|", "").count("|") == 9  # a cell is a cell
+    assert line.replace("\\|", "").count("|") == 10  # a cell is a cell
     call(results, "write", "--root", root)
     assert first == [path.read_bytes() for path in files]
 

@@ -122,6 +122,15 @@ def test_an_entry_holds_no_path_of_the_machine(tmp_path: Path) -> None:
     assert str(tmp_path) not in text({"schema": SCHEMA, "runs": [read(run)]})
 
 
+def test_versions_that_differ_after_resuming_are_both_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {0: [(1.0, 0.0)]})
+    manifest = json.loads((run / "manifest.json").read_text())
+    resumed = {**manifest, "versions": manifest["versions"] | {"torch": "2.1"}}
+    (run / "manifest-resumed.json").write_text(json.dumps(resumed))
+    versions = read(run)["versions"]
+    assert "2.0" in versions["torch"] and "2.1" in versions["torch"] and versions["mujoco"] == "3.0"
+
+
 def spoil(run: Path, how: str) -> None:
     """Damage a run folder."""
     metrics = run / "metrics.csv"

@@ -5,22 +5,25 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import statistics
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from returns_support import document, entry, noisy_curve
+from returns_support import EVERY, document, entry, noisy_curve
 from support import ROOT
 
 from benchmarks.returns import BEGIN, END, check_recipe
 from benchmarks.returns_docs import ablation_table, runs_table, search_table
 from benchmarks.returns_document import RETURNS, TASKS, read
 from benchmarks.returns_figure import FIGURES, figures
+from benchmarks.returns_notes import notes
 from benchmarks.returns_rows import best, read_published, rows
 from benchmarks.returns_table import docs_text, readme_text, results_table, unfinished
 from spikerl_deploy.errors import SpikerlError
 
+CURVE = noisy_curve(100, 3000.0)
 PUBLISHED = read_published(ROOT / "benchmarks" / "published_returns.toml")
 
 
@@ -116,9 +119,91 @@ def test_an_ablation_is_compared_at_equal_seeds_and_steps() -> None:
 
 def test_tries_stand_with_the_reason_why_they_were_left_and_not_in_the_main_table() -> None:
     made = document(entry(group="search", label="fast", note="It fell.", settings={"actor_lr": 3e-4}))
-    ((_, tried, settings, why, *_),) = cells(search_table(made), "Hopper")
-    assert (tried, settings, why) == ("fast", "actor\\_lr = 0.0003", "It fell.")
+    ((_, policy, tried, settings, why, *_),) = cells(search_table(made), "Hopper")
+    assert (policy, tried, settings, why) == ("spiking", "fast", "actor\\_lr = 0.0003", "It fell.")
     assert results_table(made, PUBLISHED).count("none yet") == 5
+
+
+def test_a_seed_on_which_the_recipe_was_chosen_says_so_in_its_own_row() -> None:
+    tries = [entry(group="search", label="fast"), entry(group="search", label="slow", curves={0: CURVE, 1: CURVE}),
+             entry(group="search", label="dense", actor="mlp", curves={2: CURVE})]  # fmt: skip
+    ours = [entry(curves=dict.fromkeys((0, 2), CURVE)), entry("ant"), entry(group="mlp")]
+    for text in (readme_text, docs_text):
+        told = [line for line in text(document(*ours, *tries), PUBLISHED).splitlines() if "was chosen on" in line]
+        assert told == ["- Hopper-v5, spiking: the recipe was chosen on seed 0, out of 3 settings tried there, "
+                        "which biases its returns upwards."]  # fmt: skip
+        assert "was chosen on" not in text(document(*ours), PUBLISHED)
+        assert "was chosen on" not in text(document(entry(curves={7: CURVE}), *tries), PUBLISHED)
+
+
+def test_tasks_without_a_search_say_so_and_whose_settings_they_have() -> None:
+    lines = search_table(
+        document(
+            entry(settings={"actor_lr": 1e-4}),
+            entry(group="search", label="fast"),
+            entry("walker2d", settings={"actor_lr": 1e-4, "bf16": True, "compile": "on"}),
+            entry("half-cheetah", settings={"compile": "on"}),
+            entry("inverted-double-pendulum", settings={"start_steps": 5}),
+        )
+    ).splitlines()
+    assert [line for line in lines if line.startswith("-")] == [
+        "- InvertedDoublePendulum-v5: no other settings are on record.",
+        "- Walker2d-v5: no other settings are on record; the recipe has the settings of Hopper-v5.",
+        "- HalfCheetah-v5: no other settings are on record; the recipe has the defaults.",
+    ]
+
+
+def test_the_notes_tell_the_episodes_of_each_task_and_the_table_of_runs_the_evaluations() -> None:
+    often = {"every": EVERY, "episodes": 50, "seed": 10_000}
+    made = document(entry("inverted-double-pendulum", evaluation=often), entry(), entry("ant", curves={0: CURVE[:7]}))
+    assert "means of 10 episodes (50 on InvertedDoublePendulum-v5) without" in readme_text(made, PUBLISHED)
+    assert "means of 10 episodes without" in readme_text(document(entry()), PUBLISHED)
+    table = runs_table(made)
+    told = [cells(table, start)[0][5] for start in ("Inverted", "Hopper", "Ant")]
+    assert told == ["100 of 50 episodes", "100 of 10 episodes", "7 of 10 episodes"]
+
+
+def test_a_run_that_ends_at_its_return_says_that_its_last_evaluation_is_selected() -> None:
+    early = entry(curves={0: [(1.0, 0.0), (95.0, 0.0)]}, status="stop_return", settings={"stop_return": 90.0})
+    told = (
+        "- Hopper-v5, spiking: training ends at the first evaluation of 90 or more, so its last one is selected, too."
+    )
+    assert told in readme_text(document(early), PUBLISHED).splitlines()
+    assert "is selected, too" not in readme_text(document(entry()), PUBLISHED)
+
+
+def test_the_table_of_the_readme_is_that_of_the_docs_without_detail() -> None:
+    made = document(entry(), entry(group="mlp"))
+    short, full = (
+        [
+            line.strip("|").split("|")
+            for line in re.findall(r"(?:^\|.*\n)+", text(made, PUBLISHED), re.M)[0].splitlines()
+        ]
+        for text in (readme_text, docs_text)
+    )
+    left_out = [index for index, name in enumerate(full[0]) if name not in short[0]]
+    assert [full[0][index].strip() for index in left_out] == ["final", "maximum of it"]
+    assert short == [[cell for index, cell in enumerate(line) if index not in left_out] for line in full]
+
+
+def test_the_notes_name_the_source_of_the_table_and_that_it_is_only_quoted() -> None:
+    told = next(line for line in readme_text(document(), PUBLISHED).splitlines() if line.startswith("- Published"))
+    assert "[arXiv:2509.23791](https://arxiv.org/abs/2509.23791)" in told and "v4 tasks" in told
+    assert "quoted, not checked" in told
+    assert "- v5 differs from v4 in 4 of the 5 tasks (below)." in notes(document(), PUBLISHED, "below").splitlines()
+    other = deepcopy(PUBLISHED)
+    for name, source in other["sources"].items():
+        source["compared"] = name == "tianshou"
+    text = notes(document(), other, "below")
+    assert "arXiv:2509.23791" not in text and "quoted" not in text
+    assert other["sources"]["tianshou"]["statistic"] in text and other["sources"]["tianshou"]["url"] in text
+
+
+def test_a_published_number_that_other_sources_far_exceed_is_told() -> None:
+    told = [line for line in notes(document(), PUBLISHED, "below").splitlines() if "other sources have" in line]
+    (line,) = told
+    assert line.startswith("- InvertedDoublePendulum-v5: where the table has 7,503 for the published ANN")
+    assert "9,349 (Tianshou" in line and "9,338 (Fujimoto" in line
 
 
 def test_energy_and_carbon_carry_their_kind_and_are_told_once_for_seeds_trained_together() -> None:
@@ -148,6 +233,7 @@ def test_every_published_source_says_what_was_checked_and_no_isaac_number_is_com
 @pytest.mark.parametrize(
     ("old", "new"),
     [('kind = "ann"', 'kind = "dense"'), ("hopper = 3410", 'hopper = "3410"'), ('checked = "Read in that file."', ""),
+     ("read = false", 'read = "no"'),
      ("walker2d = 3964", "walker = 3964"), ('source = "tianshou"', 'source = "nobody"'), ("[versions]", "[other]")],
 )  # fmt: skip
 def test_published_numbers_that_are_not_whole_are_refused(tmp_path: Path, old: str, new: str) -> None:
@@ -189,7 +275,7 @@ def texts_of(svg: str) -> str:
                       str(svg.count("L"))])  # fmt: skip
 
 
-def test_the_committed_runs_of_a_recipe_have_its_settings() -> None:
+def test_the_committed_runs_of_a_recipe_and_of_its_dense_twin_have_its_settings() -> None:
     for run in committed()["runs"]:
-        if run["group"] == "recipe":
+        if run["group"] in ("recipe", "mlp"):
             check_recipe(run)

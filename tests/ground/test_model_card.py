@@ -95,6 +95,33 @@ def test_the_counts_of_a_shipped_card_add_up(path: Path) -> None:
         ("training.settings", {"__import__('os')": 1}, "training.settings"),
         ("evaluation.seeds", [0, 0, *range(2, 10)], "a seed comes twice"),
         ("evaluation.seeds", list(range(9)), "there are 9 seeds"),
+        ("evaluation.seeds", list(range(110, 120)), "seed 110 is reported and had a part in choosing the quantization"),
+        ("training.selection.first_seed", 9, "seed 9 is reported and had a part in choosing the checkpoint"),
+        ("quantization.calibration.first_seed", 5, "seed 5 is reported and had a part in choosing the calibration"),
+        ("quantization.calibration", None, "its method is calibration, its calibration None"),
+        ("quantization.selection.seeds", list(range(20)), "seed 0 is reported"),
+        ("environment.id", "Hopper-v5", "its name is 'halfcheetah-v5', its environment Hopper-v5"),
+        ("policy.float_weights", False, "float weights in the file: False; float policy in the file"),
+        ("policy.time_steps", 500, "firing rate"),
+        ("policy.synapses", 1, "1 synapses"),
+        ("training.steps_asked", 2_000_000, "it ended by its steps, and had done 1,000,000 of 2,000,000"),
+        ("training.finished", False, "finished is False, it stopped by steps"),
+        ("training.seeds", 2, "2 seeds trained, chosen among 1"),
+        ("training.energy", {"joule": 1.0, "kind": "measured"}, "source"),
+        ("evaluation.backends.fixed.std_return", 1.0, "the std of fixed"),
+        ("evaluation.backends.fixed.std_return", None, "the std of fixed is None"),
+        ("evaluation.backends.lava.return_interval", [1.0, 2.0], "the mean return of lava, "),
+        ("evaluation.comparisons.lava.retention", 1.9, "the retention on lava is not the ratio"),
+        ("evaluation.comparisons.lava.retention", None, "the retention on lava is None"),
+        ("evaluation.comparisons.lava.retention_interval", [5.0, 2.0], "is not within its interval, 5.0 to 2.0"),
+        ("evaluation.comparisons.fixed.mean_difference", 1.0, "the mean difference on fixed"),
+        ("evaluation.comparisons.fixed.difference_interval", [1e6, 2e6], "the mean difference on fixed, "),
+        ("workload.firing_rate", 0.001, "firing rate"),
+        ("workload.per_inference.spikes", 1.0, "the spikes of its layers"),
+        ("workload.per_inference.synaptic_operations", 1.0, "the synaptic operations of its layers"),
+        ("workload.layers", lambda layers: layers[:2], "the layers of its workload have [256, 256] neurons"),
+        ("energy.figures", lambda figures: [figures[0] | {"kind": "measured"}, *figures[1:]], "is called measured"),
+        ("energy.figures", lambda figures: [figures[0] | {"low": 9.0, "high": 1.0}, *figures[1:]], "9.0 to 1.0"),
         ("evaluation.backends.lava.mean_return", 1.0, "mean return of lava"),
         ("energy.headline", "loihi9/none", "none of its figures"),
         ("energy.figures", lambda figures: [{**figures[0], "kind": "guessed"}, *figures[1:]], "kind"),
@@ -119,10 +146,10 @@ def test_every_part_of_a_card_is_needed() -> None:
 
 def test_an_unfinished_run_is_said_first() -> None:
     assert remarks(a_card()) == []
-    card = changed("training", lambda old: old | {"finished": False, "stopped": None, "steps_asked": 10**6})
+    card = changed("training", lambda old: old | {"finished": False, "stopped": None, "steps_asked": 10**7})
     validate_card(card, "card")
     (line,) = remarks(card)
-    assert line.startswith("Unfinished: the run was asked for 1,000,000 environment steps and had done ")
+    assert line.startswith("Unfinished: the run was asked for 10,000,000 environment steps and had done ")
     assert card_markdown(card).splitlines()[2] == f"> **{line}**"
     assert "unfinished, " in overview_markdown([card])
 
@@ -141,11 +168,48 @@ def test_what_a_reader_must_know_is_said(path: str, value: Any, message: str) ->
 
 
 def test_undefined_retention_is_said_and_not_shown_as_a_number() -> None:
-    card = changed("evaluation.comparisons.lava", lambda old: old | {"retention": None, "retention_interval": None})
+    card = a_card()
+    evaluation = card["evaluation"]
+    for entry in evaluation["backends"].values():
+        entry |= {"returns": [-value for value in entry["returns"]], "mean_return": -entry["mean_return"]}
+        entry["return_interval"] = [-value for value in entry["return_interval"][::-1]]
+    for entry in evaluation["comparisons"].values():
+        entry |= {"retention": None, "retention_interval": None, "mean_difference": -entry["mean_difference"]}
+        entry["difference_interval"] = [-value for value in entry["difference_interval"][::-1]]
     validate_card(card, "card")
     assert "Retention is undefined" in summary(card)
     assert "| undefined |" in overview_markdown([card])
     assert remarks(card) == []
+
+
+def test_a_policy_chosen_among_seeds_says_so_and_whose_time_and_energy_it_states() -> None:
+    page = card_markdown(a_card())
+    assert "seeds of the recipe" not in page and "seeds together" not in page
+    card = changed("training", lambda old: old | {"seeds": 3, "selection": old["selection"] | {"of_seeds": 5}})
+    validate_card(card, "card")
+    (line,) = remarks(card)
+    assert line.startswith("Chosen among 5 seeds of the recipe: ")
+    page = card_markdown(card)
+    assert ", and among 5 seeds of the recipe; a maximum is biased upward |" in page
+    for what in ("time", "energy", "carbon"):
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {what} |")]
+        assert " of 3 seeds together" in row
+
+
+def test_the_energy_of_training_has_its_kind_and_source() -> None:
+    card = changed("training.energy", {"joule": 5000.0, "kind": "modelled", "source": "a model of memory"})
+    assert "| energy | 5.000 kJ, modelled, a model of memory |" in card_markdown(card)
+    card["training"] |= {"energy": None, "carbon": None, "finished": False}
+    page = card_markdown(card)
+    assert "| energy | not recorded before the run ends |" in page and "| carbon | not recorded |" in page
+
+
+def test_the_seeds_of_calibration_are_said() -> None:
+    card = changed("quantization.calibration", {"first_seed": 4321, "control_steps": 10})
+    assert "on recorded observations, seeds from 4321 on." in card_markdown(card)
+    card["quantization"] |= {"method": "rounding", "calibration": None}
+    validate_card(card, "card")
+    assert "by rounding to the nearest integer. " in card_markdown(card)
 
 
 def test_text_of_a_card_is_no_markup() -> None:

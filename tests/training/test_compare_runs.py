@@ -14,6 +14,7 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_json
 from training.compare_runs import Comparison, Work, compare_document
 from training.run_reader import read_run, weaker
+from training.settings import Settings
 
 EVALUATIONS = ((1000, 10.0, 100.0), (2000, 20.0, 300.0), (3000, 30.0, 250.0), (4000, 40.0, 500.0))
 
@@ -184,9 +185,27 @@ def test_settings_that_differ_are_listed_but_the_seed_is_not(tmp_path: Path) -> 
     assert compare(a, a)["differing_settings"] == {}
     document = compare(a, b)
     assert document["differing_settings"] == {
-        "batch_size": [100, 256], "bf16": [True, None], "stop_return": [None, "inf"]
+        "batch_size": [100, 256], "bf16": [True, False], "stop_return": [None, "inf"]
     }  # fmt: skip
-    assert any(line.startswith("settings differ: batch_size 100 and 256, bf16") for line in document["warnings"])
+    line = "settings differ: batch_size 100 and 256, stop_return None and inf, bf16 True and False"
+    assert line in document["warnings"]
+
+
+def test_a_setting_that_a_run_does_not_name_had_its_default(tmp_path: Path) -> None:
+    """Runs of before there were kinds of actors against ones of today."""
+    today = Settings(env="Hopper-v5", steps=4000)
+    new = ("actor", "readout", "target_actor", "proxy_hidden", "proxy_lr", "proxy_steps", "hidden", "polyak")
+    lines = [line for line in today.to_toml().splitlines() if not line.startswith(("env ", "seed "))]
+    old = write_run(tmp_path / "a", settings="\n".join(line for line in lines if not line.startswith(new)))
+    plain = write_run(tmp_path / "b", settings="\n".join(lines))
+    dense = write_run(tmp_path / "c", settings="\n".join(lines).replace('actor = "spiking"', 'actor = "mlp"'))
+    assert all(name not in read_run(old).settings for name in new)
+    for document in (compare(old, plain), compare(plain, old)):
+        assert document["differing_settings"] == {}
+        assert not any(line.startswith("settings differ") for line in document["warnings"])
+    document = compare(old, dense)
+    assert document["differing_settings"] == {"actor": ["spiking", "mlp"]}
+    assert "settings differ: actor spiking and mlp" in document["warnings"]
 
 
 def test_machines_versions_hardware_and_metered_parts_that_differ_are_warned_of(slow: Path, tmp_path: Path) -> None:

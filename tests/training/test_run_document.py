@@ -42,6 +42,24 @@ def test_one_seed_has_no_band_and_the_last_ten_are_ten(tmp_path: Path) -> None:
     assert document["finished"] and document["stopped"] == "steps"
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ('actor = "mlp"', "mlp actor, "),
+        ('readout = "membrane"\ntarget_actor = "proxy"', "membrane readout, proxy target, "),
+        ('actor = "spiking"\nreadout = "rates"\ntarget_actor = "copy"', ""),
+        ("actor_lr = 0.1", ""),
+    ],
+)
+def test_a_title_says_what_was_trained_where_it_is_not_the_default(tmp_path: Path, settings: str, kind: str) -> None:
+    write_run(tmp_path / "run", 100.0, 500.0)
+    with (tmp_path / "run" / "config.toml").open("a") as config:
+        config.write(settings)
+    document = run_document(read_run(tmp_path / "run"))
+    assert document["title"] == f"{ENV}, {kind}run"
+    assert document["id"] == document["title"].lower().replace(", ", "-").replace(" ", "-")
+
+
 def test_the_first_run_is_the_baseline_of_those_of_its_environment(tmp_path: Path) -> None:
     for name, seconds, joule in (("a", 100.0, 3000.0), ("b", 40.0, 2000.0), ("c", 50.0, None), ("other", 1.0, 1.0)):
         write_run(tmp_path / name / "run", seconds, joule)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikerl_deploy.errors import SpikerlError
-from training.settings import RECIPES, Settings, describe_settings, from_sources, recipe_path
+from training.setting_sources import RECIPES, recipe_path
+from training.settings import Settings, describe_settings, from_sources
 
 
 def toml(tmp_path: Path, text: str) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -156,7 +158,7 @@ def test_unknown_tables_and_settings_and_a_setting_both_fixed_and_searched_are_r
     for text, message in [
         ("[sapce]\n", "unknown table in 'bad.toml' 'sapce'"),
         ("space = 3", "space = 3 in 'bad.toml' is no table"),
-        ("[settings]\nactor = 1", "unknown setting in [settings] of 'bad.toml' 'actor'"),
+        ("[settings]\nactors = 1", "unknown setting in [settings] of 'bad.toml' 'actors'"),
         ("[settings]\ngamma = 2\n[space]\nactor_lr = {low = 1, high = 2}", "'gamma' = 2.0 must be in [0, 1)"),
         ("[settings]\nseed = 3", "'seed' is no fixed setting"),
         ("[settings", "is not TOML"),
@@ -316,6 +318,26 @@ def test_the_total_may_be_raised_and_the_machine_changed_but_nothing_else() -> N
     assert {path.name: path.read_bytes() for path in Path("sweep").iterdir()} == before
 
 
+def test_a_sweep_begun_before_there_was_a_setting_goes_on_while_that_has_its_default() -> None:
+    drive(plan_of("trials = 2"), "sweep", lr, stop=1)
+    new = ("actor", "readout", "target_actor", "proxy_hidden", "proxy_lr", "proxy_steps")
+    stored = "SELECT value_json FROM study_user_attributes WHERE key = 'plan'"
+    with contextlib.closing(sqlite3.connect("sweep/study.db")) as database, database:
+        plan = json.loads(database.execute(stored).fetchone()[0])
+        for name in new:
+            del plan["settings"][name]
+        changed = database.execute(
+            "UPDATE study_user_attributes SET value_json = ? WHERE key = 'plan'", (json.dumps(plan),)
+        )
+        assert changed.rowcount == 1
+    with pytest.raises(SpikerlError, match=r"\[settings\] proxy_steps = 3, now it is 4"):
+        drive(plan_of("trials = 2", assignments=["proxy_steps=4"]), "sweep", lr)
+    with pytest.raises(SpikerlError, match=r"\[settings\] coding = nothing, now it is regular"):
+        searched_before = "\n".join(line for line in SPACE.splitlines() if not line.startswith("coding"))
+        drive(plan_of("trials = 2", searched_before), "sweep", lr)
+    assert len(drive(plan_of("trials = 2"), "sweep", lr)) == 1
+
+
 def test_a_folder_that_is_no_sweep_is_refused_and_left_as_it_is() -> None:
     plan = plan_of()
     Path("mine").mkdir()
@@ -438,6 +460,22 @@ def test_a_trial_whose_numbers_are_not_finite_fails_with_its_message_and_the_swe
     assert second["state"] == "complete" and summary.best is not None and summary.best.trial == 1
     assert "trial 0: failed: " in capsys.readouterr().err
     assert drive(plan_of("sampler = 'grid'", space), "sweep", lambda point: 0.0) == [], "a failed point is not retried"
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_point_whose_values_contradict_each_other_fails_with_the_reason_and_the_sweep_goes_on(
+    capsys: pytest.CaptureFixture[str], quiet: bool
+) -> None:
+    space = 'actor = {choices = ["spiking", "mlp"]}\ntarget_actor = {choices = ["proxy", "copy"]}'
+    plan = plan_of("sampler = 'grid'\nobjective = 'final'", space, assignments=["proxy_hidden=[8]"])
+    summary = run_sweep(plan, Path("sweep"), quiet=quiet)
+    assert (summary.counts["complete"], summary.counts["failed"], len(rows("sweep"))) == (3, 1, 4)
+    (bad,) = (row for row in rows("sweep") if row["state"] == "failed")
+    assert (bad["actor"], bad["target_actor"]) == ("mlp", "proxy")
+    assert "'target_actor' = 'proxy' is of spiking actors, not of actor 'mlp'" in bad["error"]
+    said = capsys.readouterr().err
+    assert said == "" if quiet else "starts: actor = mlp, target_actor = proxy" in said and "failed: setting" in said
+    assert run_sweep(plan, Path("sweep"), quiet=True) == summary, "nothing is left to do"
 
 
 @pytest.mark.parametrize("setting", ["env=NoSuch-v5", "country=Atlantis", "device=cuda"])

@@ -60,7 +60,8 @@ def actor(seeds: tuple[int, ...] = (0,), **settings: Any) -> SpikingActor:
 def agent(seeds: tuple[int, ...] = (0,), dtype: torch.dtype = F64, compiled: bool = False, **settings: Any) -> TD3:
     made = TD3(SPACES, Settings(**SMALL | settings), CPU, seeds, compiled)
     stir(made.actor, 1)
-    stir(made.actor_target, 2)
+    if isinstance(made.actor_target, SpikingActor):
+        stir(made.actor_target, 2)
     for module in made._modules().values():
         module.to(dtype)
     made.low, made.high = made.low.to(dtype), made.high.to(dtype)
@@ -269,6 +270,21 @@ def test_acting_and_critic_updates_leave_the_running_statistics_alone() -> None:
         assert all(torch.equal(a, b) for a, b in zip(made.statistics(), before, strict=True))
 
 
+def test_a_proxy_imitates_the_actor_as_it_acts_with_its_running_statistics() -> None:
+    seeds = (0, 2)
+    tested = agent(seeds, target_actor="proxy", proxy_hidden=(9,), proxy_steps=1)
+    rows, noise, statistics = arguments_of(seeds)
+    kept = [value.clone() for value in tested.actor.statistics()]
+    observations = torch.clamp((rows[..., :OBS] - statistics[0][:, None]) * statistics[1][:, None], -3, 3)
+    with torch.no_grad():
+        distance = (tested.actor_target(observations) - tested.act(observations)) / ((tested.high - tested.low) / 2)
+    of_the_batch = tested.actor(observations, [])
+    assert not torch.allclose(of_the_batch, tested.act(observations), atol=1e-3)
+    losses = tested.update(rows, noise, statistics)
+    torch.testing.assert_close(losses["proxy_loss"], distance.square().mean(dim=(1, 2)), rtol=1e-12, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(tested.actor.statistics(), kept, strict=True))
+
+
 def test_what_the_actor_does_with_one_row_does_not_depend_on_the_others() -> None:
     tested = agent((0, 2))
     o = rows_of((0, 2))[..., :OBS]
@@ -320,7 +336,7 @@ def test_under_bf16_statistics_and_what_is_normalised_are_float32() -> None:
     for made in (short, full):
         made.update(rows, noise, statistics)
     assert {value.dtype for value in short.actor.state_dict().values()} == {F32}
-    assert short.fault() is None
+    assert short.watch.fault() is None
 
 
 def test_statistics_of_a_large_mean_keep_their_variance_in_float32() -> None:
@@ -353,10 +369,10 @@ def test_compiled_updates_equal_those_that_are_not(quick_compiler: None) -> None
         for made in (plain, compiled):
             made.actor.norms[2].gamma[1, 3] = math.nan
             made.update(*arguments_of(seeds, 4))
-            assert made.fault() is None  # an update of the critics alone does not see it
+            assert made.watch.fault() is None  # an update of the critics alone does not see it
             made.update(*arguments_of(seeds, 5))
     for made in (plain, compiled):
-        noted = {name for name, update in zip(made._names(), made.faults.tolist(), strict=True) if update == 6}
+        noted = {name for name, update in zip(made.watch.names, made.watch.first.tolist(), strict=True) if update == 6}
         assert "actor.norms.0.gamma" in noted and not any(name.startswith("critic.") for name in noted)
 
 
@@ -374,7 +390,7 @@ def test_a_gradient_of_gamma_that_is_not_finite_is_named() -> None:
     tested.average = average
     for number in range(3):
         tested.update(*arguments_of((0,), number))
-    assert tested.fault() == (2, "actor.norms.1.gamma")
+    assert tested.watch.fault() == (2, "actor.norms.1.gamma")
 
 
 # Acting and export.

@@ -508,12 +508,12 @@ def test_compiled_updates_equal_those_that_are_not(
     for name, parameter in parameters(plain).items():
         torch.testing.assert_close(theirs[name], parameter, rtol=0, atol=2e-5 if dtype == F32 else 1e-11, msg=name)
         assert theirs[name].requires_grad == parameter.requires_grad
-    assert compiled.fault() is None
+    assert compiled.watch.fault() is None
     rows[..., -1, OBS + ACT] = math.nan
     for tested in (plain, compiled):
         tested.update(rows, normal, statistics)
-    assert plain.fault() is not None and compiled.fault() == plain.fault()
-    assert torch.equal(compiled.faults, plain.faults)
+    assert plain.watch.fault() is not None and compiled.watch.fault() == plain.watch.fault()
+    assert torch.equal(compiled.watch.first, plain.watch.first)
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
@@ -612,7 +612,7 @@ def test_a_proxy_that_is_not_finite_is_noted_by_its_name() -> None:
     rows = rows_of((0, 1), batches=2)
     rows[0, 0, 0] = math.nan  # an observation of the first batch: the proxy alone learns from it
     tested.update(rows, noise_of((0, 1)), statistics_of((0, 1)))
-    found = tested.fault()
+    found = tested.watch.fault()
     assert found == (1, "proxy.weights.0")
 
 
@@ -728,11 +728,11 @@ def faulty(made: TD3, number: int) -> None:
 
 def test_finite_updates_have_no_fault() -> None:
     tested = agent((0, 1), policy_delay=1)
-    assert tested.fault() is None
+    assert tested.watch.fault() is None
     for number in range(3):
         faulty(tested, number)
-    assert tested.fault() is None
-    assert (tested.faults == -1).all()
+    assert tested.watch.fault() is None
+    assert (tested.watch.first == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -749,11 +749,11 @@ def test_a_row_that_is_not_finite_is_noted_at_its_update_and_stays_noted(column:
     rows[1, 5, column] = bad
     rows[..., -1] = 0
     tested.update(rows, noise_of((0, 1), 1), statistics_of((0, 1)))
-    found = tested.fault()
+    found = tested.watch.fault()
     assert found is not None and found[0] == 2 and found[1].startswith("critic.")
     for number in (2, 3):
         faulty(tested, number)
-        assert tested.fault() == found
+        assert tested.watch.fault() == found
 
 
 @pytest.mark.parametrize(
@@ -769,11 +769,11 @@ def test_a_weight_of_the_actor_that_is_not_finite_is_noted_at_the_first_actor_up
         faulty(tested, number)
     with torch.no_grad():
         dict(tested.actor.named_parameters())[name][1].fill_(math.nan)
-    assert tested.fault() is None
+    assert tested.watch.fault() is None
     faulty(tested, 2)
-    found = tested.fault()
+    found = tested.watch.fault()
     assert found is not None and found[0] == 3 and found[1].startswith("actor.")
-    noted = {name for name, update in zip(tested._names(), tested.faults.tolist(), strict=True) if update == 3}
+    noted = {name for name, update in zip(tested.watch.names, tested.watch.first.tolist(), strict=True) if update == 3}
     assert expected in noted and not any(name.startswith("critic.") for name in noted)
 
 
@@ -796,9 +796,9 @@ def test_the_first_fault_wins_and_is_called_by_the_name_of_its_tensor() -> None:
     found = []
     for number in range(7):
         faulty(tested, number)
-        found.append(tested.fault())
+        found.append(tested.watch.fault())
     assert found == [None, None] + [(3, names[count + 2])] * 5
-    noted = {place: update for place, update in enumerate(tested.faults.tolist()) if update >= 0}
+    noted = {place: update for place, update in enumerate(tested.watch.first.tolist()) if update >= 0}
     assert noted == {count + 2: 3, 1: 4, count + 3: 5}
 
 
@@ -811,7 +811,7 @@ def test_faults_are_counted_on_from_the_updates_of_a_state() -> None:
     rows = rows_of([0], 4)
     rows[0, 0, OBS + ACT] = math.nan
     resumed.update(rows, noise_of([0], 4), statistics_of([0]))
-    found = resumed.fault()
+    found = resumed.watch.fault()
     assert found is not None and found[0] == 5
 
 
@@ -835,6 +835,17 @@ def test_the_run_is_stopped_with_the_update_and_the_tensor_named(tmp_path: Path)
     with pytest.raises(SpikerlError) as e:
         watch.check(11)
     assert "last good checkpoint" in (e.value.hint or "") and "\n" not in e.value.message + (e.value.hint or "")
+
+
+@pytest.mark.parametrize(("learner", "name"), [("proxy", "weights.0"), ("critic", "biases.1"), ("actor", "weights.1")])
+def test_a_parameter_that_is_not_finite_is_named_before_it_is_saved(tmp_path: Path, learner: str, name: str) -> None:
+    tested = agent((0, 1), **PROXY)
+    watch = watcher(tmp_path, tested)
+    watch.check_parameters(6)
+    with torch.no_grad():
+        dict(tested.learners[learner].named_parameters())[name][1].view(-1)[-1] = math.inf
+    with pytest.raises(SpikerlError, match=rf"^{learner}\.{name} is not finite at step 7"):
+        watch.check_parameters(7)
 
 
 def test_an_environments_number_that_is_not_finite_is_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 import psutil
 import pytest
+from support import run_here
 from training_support import (
     HOPPER,
     Child,
@@ -133,10 +134,10 @@ def test_a_run_that_no_chip_can_take_over_is_a_run_and_its_end_does_not_speak_of
     tmp_path: Path, kind: list[str]
 ) -> None:
     run = tmp_path / "run"
-    done = succeeded(spikerl(["train", "--out", str(run), *kind, *sets(steps=40, eval_every=20)], tmp_path / "log"))
+    done = succeeded(run_here("train", "--out", str(run), *kind, *sets(steps=40, eval_every=20)))
     assert "run folder" in done.stdout and "spikerl export" not in done.stderr
     assert f"its learning curve: spikerl report {run} -o report" in done.stderr
-    error, hint = error_of(spikerl(["export", str(run), "-o", str(tmp_path / "p.nir")], tmp_path / "log"))
+    error, hint = error_of(run_here("export", str(run), "-o", str(tmp_path / "p.nir")))
     assert "no spikes to export" in error or "do not spike" in error
     assert "spikerl report" in hint and not (tmp_path / "p.nir").exists()
     read = read_run(run)
