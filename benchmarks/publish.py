@@ -26,13 +26,13 @@ from benchmarks.publish_pages import check_pages, write_pages
 from benchmarks.publish_plan import CHOOSING_SEED, EPISODES, FIRST_SEED, METHODS, Plan, check_plan
 from benchmarks.publish_run import TakenRun, take_run, training_part
 from spikerl_deploy.cli.quantize import DEFAULT_STEPS
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import SpikerlError, error_lines
 from spikerl_deploy.files import check_targets, write_json
 from spikerl_deploy.manifest import build_manifest
 from spikerl_deploy.model_card import read_card
 from spikerl_deploy.policy_file import load_policy
 from spikerl_deploy.zoo import content_sha256
-from training.settings import recipe_path
+from training.setting_sources import recipe_path
 
 BYTES_MAX = 1_000_000  # of a shipped file
 
@@ -189,7 +189,7 @@ def main(given: list[str] | None = None) -> int:
             if fraction is not None:
                 check_return(shipped, card, fraction)
     except SpikerlError as error:
-        print(f"Error: {error.message}", *([f"Hint: {error.hint}"] if error.hint else []), sep="\n", file=sys.stderr)
+        print(error_lines(error.message, error.hint), file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.markers import between
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import SpikerlError, error_lines
 from spikerl_deploy.files import write_text
 from spikerl_deploy.model_card import TITLE, card_markdown, overview_markdown, policies_table, read_card
 
@@ -48,7 +48,7 @@ def main(given: list[str]) -> int:
     try:
         write_pages(Path(given[0]) if given else ROOT / "policies")
     except SpikerlError as error:
-        print(f"Error: {error.message}", *([f"Hint: {error.hint}"] if error.hint else []), sep="\n", file=sys.stderr)
+        print(error_lines(error.message, error.hint), file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.run_records import RECORDS, changed
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import sha256_file
 from training.checkpoint import load_checkpoint, policy_of
-from training.run_document import run_document
+from training.run_document import LAST, run_document
 from training.run_reader import read_run
-from training.settings import Settings, from_sources, recipe_path
+from training.setting_sources import recipe_path
+from training.settings import Settings, from_sources
 
-RECORDS = ("config.toml", "manifest.json", "manifest-resumed.json", "result.json", "emissions.json")
+SEEDS = ("seed", "seeds")  # a card states them anyway
 CHECKPOINT = Path("checkpoints") / "best.pt"
 ATTEMPTS, PAUSE_S = 5, 3.0  # a new best checkpoint may come while the files are copied
 RETURN_TOLERANCE = 1e-6  # metrics.csv holds a return as text
@@ -121,7 +123,7 @@ def training_part(taken: TakenRun, recipe: str, of_seeds: int | None = None) -> 
             f"{max(returns.values()):g}: it is not the best of this run",
             "publish again once the run has saved its next state",
         )
-    last = [returns[one] for one in sorted(returns)][-10:]
+    last = [returns[one] for one in sorted(returns)][-LAST:]
     settings = taken.settings
     planned = from_sources(recipe_path(recipe))
     if planned.env != settings.env:
@@ -139,8 +141,8 @@ def training_part(taken: TakenRun, recipe: str, of_seeds: int | None = None) -> 
         "steps_done": max(run.steps // len(run.curves), step),
         "seed": taken.seed,
         "seeds": settings.seeds,
-        "settings": _differing(settings, Settings(env=settings.env, steps=settings.steps)),
-        "beyond_recipe": _differing(settings, planned),
+        "settings": changed(settings, Settings(env=settings.env, steps=settings.steps), SEEDS),
+        "beyond_recipe": changed(settings, planned, SEEDS),
         "checkpoint": {
             "file": taken.checkpoint.name,
             "sha256": sha256_file(taken.checkpoint),
@@ -161,15 +163,4 @@ def training_part(taken: TakenRun, recipe: str, of_seeds: int | None = None) -> 
         "carbon": document["carbon"],
         "versions": run.recorded("versions"),
         "machine": run.recorded("machine") | {key: value for key, value in processors.items() if value},
-    }
-
-
-def _differing(settings: Settings, others: Settings) -> dict[str, Any]:
-    """Settings that differ from others; the seeds, which a card states anyway, are left out."""
-    mine, theirs = asdict(settings), asdict(others)
-    names = [item.name for item in fields(Settings) if item.name not in ("seed", "seeds")]
-    return {
-        name: list(mine[name]) if isinstance(mine[name], tuple) else mine[name]
-        for name in names
-        if mine[name] != theirs[name]
     }

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import returns_document as returns
 from benchmarks.markers import between
-from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.errors import SpikerlError, error_lines, unknown
 from spikerl_deploy.files import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _run(_parser().parse_args(arguments))
     except SpikerlError as error:
-        print(f"Error: {error.message}" + (f"\nHint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        print(error_lines(error.message, error.hint), file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 

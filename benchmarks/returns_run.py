@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.returns_document import differing, extremes, last_ten
+from benchmarks.returns_document import extremes, last_ten
+from benchmarks.run_records import RECORDS, changed
 from spikerl_deploy.errors import SpikerlError
 from training.run_document import run_document
 from training.run_reader import Run, read_run
-from training.settings import Settings, from_sources, recipe_path
+from training.setting_sources import recipe_path
+from training.settings import Settings, from_sources
 
-FILES = ("config.toml", "manifest.json", "manifest-resumed.json", "result.json", "emissions.json")
 IDENTITY = frozenset("env steps seed seeds actor eval_every eval_episodes eval_seed".split())  # in fields of their own
 
 
@@ -43,7 +43,7 @@ def _copy(folder: Path, copy: Path) -> dict[Path, bytes]:
     copied: dict[Path, bytes] = {}
     try:
         copy.mkdir()
-        for name in FILES:
+        for name in RECORDS:
             if (folder / name).is_file():
                 (copy / name).write_bytes((folder / name).read_bytes())
         for table in tables:
@@ -70,8 +70,8 @@ def _entry(
     settings = from_sources(config=folder / "config.toml")
     document = run_document(run)
     done = run.steps // run.seeds
-    energy, carbon = document["energy"], document["carbon"]
-    hardware = run.energy.hardware if run.energy is not None else {}
+    energy, carbon = run.energy, document["carbon"]
+    hardware = energy.hardware if energy is not None else {}
     seeds = _seeds(run, settings, tables)
     return {
         "task": task,
@@ -80,14 +80,14 @@ def _entry(
         "label": label,
         "note": note,
         "against": against,
-        "actor": getattr(settings, "actor", "spiking"),
+        "actor": settings.actor,
         "steps_asked": settings.steps,
         "steps_done": done,
         "status": run.stopped if run.finished else "unfinished",
         "settings": not_default(settings),
         "evaluation": {"every": settings.eval_every, "episodes": settings.eval_episodes, "seed": settings.eval_seed},
         "seconds": round(run.seconds, 1),
-        "energy": energy and {"joule": round(energy["joule"]), "kind": energy["kind"], "source": _source(run)},
+        "energy": energy and {"joule": round(energy.joule), "kind": energy.kind, "source": energy.source},
         "carbon": carbon and {"kg_co2eq": round(carbon["kg_co2eq"], 6), "kind": carbon["kind"],
                               "intensity": _intensity(carbon["intensity"])},
         "machine": {"processor": hardware.get("cpu_model") or None, "gpu": hardware.get("gpu_model") or None,
@@ -99,10 +99,8 @@ def _entry(
 
 def not_default(settings: Settings) -> dict[str, Any]:
     """Settings that differ from the defaults of such a run, without those that have fields of their own."""
-    plain = asdict(Settings(env=settings.env, steps=settings.steps, eval_every=settings.eval_every))
-    ours = asdict(settings)
-    changed = {name: ours[name] for name in differing(plain, ours) if name not in IDENTITY}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+    plain = Settings(env=settings.env, steps=settings.steps, eval_every=settings.eval_every)
+    return changed(settings, plain, IDENTITY)
 
 
 def recipe_settings(task: str) -> dict[str, Any]:
@@ -152,11 +150,6 @@ def _spread(path: Path) -> dict[int, float]:
     if missing:
         raise SpikerlError(f"'{path}' has no return_std at step {missing[0]}", "train it again with this version")
     return found
-
-
-def _source(run: Run) -> str:
-    assert run.energy is not None
-    return run.energy.source
 
 
 def _intensity(intensity: dict[str, Any]) -> str:

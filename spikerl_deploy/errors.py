@@ -30,6 +30,11 @@ class CheckFailed(SpikerlError):
     exit_code = 1
 
 
+def error_lines(message: str, hint: str | None = None) -> str:
+    """What a command prints on stderr of an error: a line, and one with the hint if there is one."""
+    return f"Error: {message}" + (f"\nHint: {hint}" if hint else "")
+
+
 def unknown(kind: str, value: str, known: Iterable[str], hint: str | None = None) -> SpikerlError:
     """Error for an unknown name: lists what there is and suggests the nearest."""
     names = sorted(known)

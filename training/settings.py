@@ -10,7 +10,6 @@ from typing import Any
 
 from spikerl_deploy.errors import SpikerlError, unknown
 from training.setting_sources import layered
-from training.setting_sources import recipe_path as recipe_path  # beside from_sources for those who read both
 from training.setting_values import coerce, toml_value
 
 MAX_THREADS = 256  # more than machines have; libraries crash where the system refuses a thread

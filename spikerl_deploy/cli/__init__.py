@@ -34,7 +34,7 @@ from spikerl_deploy.cli import (
     verify,
 )
 from spikerl_deploy.cli.common import Verbosity
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import SpikerlError, error_lines
 
 DEBUG_VARIABLE = "SPIKERL_DEBUG"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -124,6 +124,4 @@ def _given_value(message: str) -> str:
 def _fail(message: str, hint: str | None, error: Exception) -> None:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         raise error
-    print(f"Error: {message}", file=sys.stderr)
-    if hint:
-        print(f"Hint: {hint}", file=sys.stderr)
+    print(error_lines(message, hint), file=sys.stderr)

@@ -17,7 +17,8 @@ from benchmarks.returns import BEGIN, END, add, main, remove
 from spikerl_deploy.errors import SpikerlError
 from training.actor import Spaces
 from training.actors import make_actor
-from training.settings import Settings, from_sources, recipe_path
+from training.setting_sources import recipe_path
+from training.settings import Settings, from_sources
 from training.stacked import generators_of
 
 CURVE = noisy_curve(30, 3000.0)
