@@ -7,7 +7,7 @@ DEMO := out/demo
 # Training, Lava and the tests are many small operations: one thread a process is fastest on shared cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test soak fuzz lint format bench bench-training bench-quantization bench-verify bench-energy bench-gpu double-pendulum half-cheetah reproduce returns clean
+.PHONY: help install demo test soak fuzz lint format bench bench-training bench-quantization bench-verify bench-energy bench-gpu double-pendulum half-cheetah reproduce seeds returns clean
 
 help:
 	@echo "make demo     train a small policy, export it, run it on Lava, print the comparison"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-gpu  timings of training, and energy of inference, on a CUDA GPU"
 	@echo "make half-cheetah  the report of a trained HalfCheetah policy on Lava, in out/half-cheetah/report"
 	@echo "make reproduce TASK=hopper  train a shipped policy again from nothing, deploy it, compare it"
+	@echo "make seeds TASK=hopper FIRST=1 SEEDS=2 [ACTOR=mlp]  train seeds 1 and 2 of a recipe side by side and record them"
 	@echo "make returns  the tables and figures of all training runs, from their committed curves"
 	@echo "make soak     the longer tests"
 	@echo "make fuzz     the property tests with many more examples: drawn NIR graphs, networks on Lava"
@@ -137,6 +138,19 @@ reproduce: $(READY)
 	else $(BIN)/spikerl train --recipe $(TASK) --seed $(SEED) --out $(REPRODUCED)/run --force; fi
 	$(BIN)/python -m benchmarks.publish $(REPRODUCED)/run --name $(basename $(notdir $(CARD))) --recipe $(TASK) \
 	  --compare-with $(CARD) --out $(REPRODUCED)/policies --force
+
+# Seeds of a recipe, from FIRST on, trained side by side; an interrupted run goes on. Its curves join the results.
+# FLAGS: options of spikerl train for this machine, such as --bf16 or --device cuda.
+FIRST ?= 0
+SEEDS ?= 1
+ACTOR ?= spiking
+TRAINED := out/seeds/$(TASK)-$(ACTOR)-$(FIRST)-of-$(SEEDS)
+seeds: $(READY)
+	if test -f $(TRAINED)/resume/latest.json; then $(BIN)/spikerl train --resume $(TRAINED); \
+	else $(BIN)/spikerl train --recipe $(TASK) --actor $(ACTOR) --seed $(FIRST) --seeds $(SEEDS) $(FLAGS) \
+	  --out $(TRAINED) --force; fi
+	$(BIN)/python -m benchmarks.returns add $(TRAINED) --task $(TASK) --group $(if $(filter mlp,$(ACTOR)),mlp,recipe)
+	$(BIN)/python -m benchmarks.returns write
 
 returns: $(READY)
 	$(BIN)/python -m benchmarks.returns write
