@@ -12,6 +12,7 @@ from typing import Any
 
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.model_card_checks import disagreements
+from spikerl_deploy.model_card_decisive import decisive_seed
 from spikerl_deploy.model_card_energy import (
     baselines_table,
     break_even_table,
@@ -109,6 +110,8 @@ def remarks(card: dict[str, Any]) -> list[str]:
         found.append("fixed and lava, which run the same integers, did not give the same returns.")
     if lava["retention"] is not None and lava["retention"] < KEPT:
         found.append(f"On Lava it keeps {percent(lava['retention'])} of the float return, less than {percent(KEPT)}.")
+    if (decisive := decisive_seed(card)) is not None:
+        found.append(decisive)
     if len(evaluation["seeds"]) < FEW_SEEDS:
         found.append(f"{len(evaluation['seeds'])} episodes only: intervals are only as wide as those episodes.")
     if evaluation["float_policy"] == "in the checkpoint":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,47 @@ def test_an_unfinished_run_is_said_first() -> None:
 def test_what_a_reader_must_know_is_said(path: str, value: Any, message: str) -> None:
     (line,) = remarks(changed(path, value))
     assert message in line
+
+
+def with_returns(torch: list[float], lava: list[float]) -> dict[str, Any]:
+    card = a_card()
+    backends = card["evaluation"]["backends"]
+    for name, returns in (("torch", torch), ("fixed", lava), ("lava", lava)):
+        backends[name]["returns"] = returns
+    card["evaluation"]["seeds"] = list(range(40, 40 + len(torch)))
+    return card
+
+
+@pytest.mark.parametrize(
+    ("torch", "lava", "of"),
+    [
+        (
+            [1000.0] * 9 + [-5.0],
+            [1000.0] * 10,
+            "Seed 49 decides .* returns -5.* there, the integers 1,000.* is 100.0 %",
+        ),
+        ([1000.0] * 10, [1000.0, 400.0] + [1000.0] * 8, "Seed 41 decides .* returns 1,000 there, the integers 400"),
+    ],
+)
+def test_a_seed_that_decides_the_retention_is_named(torch: list[float], lava: list[float], of: str) -> None:
+    card = with_returns(torch, lava)
+    (line,) = remarks(card)
+    assert re.search(of, line), line
+    assert line in overview_markdown([card])
+
+
+@pytest.mark.parametrize(
+    ("torch", "lava"),
+    [
+        ([1000.0] * 10, [850.0] * 10),  # all of them lose
+        ([1000.0] * 10, [1000.0, 850.0] + [1000.0] * 8),  # without it 1.5 points more
+        ([-5.0] * 10, [1000.0] * 10),  # undefined
+        ([50.0, -1.0] + [0.0] * 8, [50.0, -1.0] + [0.0] * 8),  # undefined without the first, else the same
+        ([1000.0], [700.0]),  # there is no other
+    ],
+)
+def test_no_seed_is_named_where_none_decides(torch: list[float], lava: list[float]) -> None:
+    assert not any("decides" in line for line in remarks(with_returns(torch, lava)))
 
 
 def test_undefined_retention_is_said_and_not_shown_as_a_number() -> None:
