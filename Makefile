@@ -21,7 +21,7 @@ help:
 	@echo "make bench-gpu  timings of training, and energy of inference, on a CUDA GPU"
 	@echo "make half-cheetah  the report of a trained HalfCheetah policy on Lava, in out/half-cheetah/report"
 	@echo "make reproduce TASK=hopper  train a shipped policy again from nothing, deploy it, compare it"
-	@echo "make seeds TASK=hopper FIRST=1 SEEDS=2 [ACTOR=mlp]  train seeds 1 and 2 of a recipe side by side and record them"
+	@echo "make seeds TASK=hopper FROM=1 SEEDS=2 [ACTOR=mlp]  train seeds 1 and 2 of a recipe side by side and record them"
 	@echo "make returns  the tables and figures of all training runs, from their committed curves"
 	@echo "make soak     the longer tests"
 	@echo "make fuzz     the property tests with many more examples: drawn NIR graphs, networks on Lava"
@@ -139,15 +139,15 @@ reproduce: $(READY)
 	$(BIN)/python -m benchmarks.publish $(REPRODUCED)/run --name $(basename $(notdir $(CARD))) --recipe $(TASK) \
 	  --compare-with $(CARD) --out $(REPRODUCED)/policies --force
 
-# Seeds of a recipe, from FIRST on, trained side by side; an interrupted run goes on. Its curves join the results.
+# Seeds of a recipe, from FROM on, trained side by side; an interrupted run goes on. Its curves join the results.
 # FLAGS: options of spikerl train for this machine, such as --bf16 or --device cuda.
-FIRST ?= 0
+FROM ?= 0
 SEEDS ?= 1
 ACTOR ?= spiking
-TRAINED := out/seeds/$(TASK)-$(ACTOR)-$(FIRST)-of-$(SEEDS)
+TRAINED := out/seeds/$(TASK)-$(ACTOR)-$(FROM)-of-$(SEEDS)
 seeds: $(READY)
 	if test -f $(TRAINED)/resume/latest.json; then $(BIN)/spikerl train --resume $(TRAINED); \
-	else $(BIN)/spikerl train --recipe $(TASK) --actor $(ACTOR) --seed $(FIRST) --seeds $(SEEDS) $(FLAGS) \
+	else $(BIN)/spikerl train --recipe $(TASK) --actor $(ACTOR) --seed $(FROM) --seeds $(SEEDS) $(FLAGS) \
 	  --out $(TRAINED) --force; fi
 	$(BIN)/python -m benchmarks.returns add $(TRAINED) --task $(TASK) --group $(if $(filter mlp,$(ACTOR)),mlp,recipe)
 	$(BIN)/python -m benchmarks.returns write

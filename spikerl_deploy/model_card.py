@@ -226,4 +226,7 @@ def policies_table(cards: Sequence[dict[str, Any]], folder: str = "") -> str:
     for card in cards:
         link = f"| [{card['name']}]({folder}{card['name']}.md) |"
         table = [line.replace(f"| {card['name']} |", link) for line in table]
+    for card in cards:
+        if (decisive := decisive_seed(card)) is not None:
+            table += [plain_text(f"{card['name']}: {decisive}"), ""]
     return "\n".join(table).rstrip() + "\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spikerl_deploy.model_card_decisive import decisive_seed
 from spikerl_deploy.report.table import Cell, Column, Table, number, percent, span
 
 LAST = 10  # evaluations that `last_ten_mean` is over, if there are as many
@@ -56,8 +55,6 @@ def overview_table(cards: Sequence[Mapping[str, Any]]) -> Table:
         f"Returns: means of {seeds} episodes, the same seeds for both. retention: return on lava / float return, "
         "95 % interval. SynOps: synaptic operations of an inference, a mean."
     )
-    decisive = {card["name"]: decisive_seed(card) for card in cards}
-    note += "".join(f" {name}: {text}" for name, text in decisive.items() if text is not None)
     return Table("Shipped policies", columns, tuple(rows), note)
 
 
