@@ -74,7 +74,8 @@ def _of_row(row: Row, document: dict[str, Any]) -> Iterator[str]:
         yield f"training ends at the first evaluation of {bound:,.0f} or more, so its last one is selected, too"
     with_bf16 = [seed["seed"] for run, seed in row.parts if run["settings"].get("bf16")]
     if with_bf16 and len(with_bf16) < len(row.parts):
-        yield f"of seeds {_listed(row.seeds)}, {_listed(with_bf16)} with BF16"
+        without = [seed for seed in row.seeds if seed not in with_bf16]
+        yield f"seed {_listed(with_bf16)} with BF16, seed {_listed(without)} without"
 
 
 def _chosen(row: Row, document: dict[str, Any]) -> Iterator[str]:
