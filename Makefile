@@ -126,7 +126,13 @@ double-pendulum: $(READY)
 	$(BIN)/spikerl simulate out/double-pendulum/policy.nir --backend fixed --compare torch --episodes 100 --seed 0 \
 	  --parallel 50 -o out/double-pendulum/report-100 --force
 
-# A policy of the zoo from nothing, with the seed of its card unless another is given. An interrupted run goes on.
+# Train the recipe of TASK with more options (2) to a folder (1); a run that was interrupted there goes on.
+define train
+if test -f $(1)/resume/latest.json; then $(BIN)/spikerl train --resume $(1); \
+	else $(BIN)/spikerl train --recipe $(TASK) $(2) --out $(1) --force; fi
+endef
+
+# A policy of the zoo from nothing, with the seed of its card unless another is given.
 TASK ?= hopper
 CARD := $(shell sed -n 's/^env = "\(.*\)"/policies\/\1.json/p' training/recipes/$(TASK).toml 2> /dev/null | tr A-Z a-z)
 SEED ?= $(shell sed -n '/"training"/,$$ s/^ *"seed": \([0-9]*\),*/\1/p' $(CARD) /dev/null 2> /dev/null | head -1)
@@ -134,21 +140,18 @@ REPRODUCED := out/reproduce/$(TASK)-$(SEED)
 reproduce: $(READY)
 	@test -f '$(CARD)' || { echo "no shipped policy of the task '$(TASK)'; there is:" \
 	  $$(sed -n 's/.*"recipe": "\(.*\)".*/\1/p' policies/*.json); exit 2; }
-	if test -f $(REPRODUCED)/run/resume/latest.json; then $(BIN)/spikerl train --resume $(REPRODUCED)/run; \
-	else $(BIN)/spikerl train --recipe $(TASK) --seed $(SEED) --out $(REPRODUCED)/run --force; fi
+	$(call train,$(REPRODUCED)/run,--seed $(SEED))
 	$(BIN)/python -m benchmarks.publish $(REPRODUCED)/run --name $(basename $(notdir $(CARD))) --recipe $(TASK) \
 	  --compare-with $(CARD) --out $(REPRODUCED)/policies --force
 
-# Seeds of a recipe, from FROM on, trained side by side; an interrupted run goes on. Its curves join the results.
+# Seeds of a recipe, from FROM on, trained side by side. Their curves join the results.
 # FLAGS: options of spikerl train for this machine, such as --bf16 or --device cuda.
 FROM ?= 0
 SEEDS ?= 1
 ACTOR ?= spiking
 TRAINED := out/seeds/$(TASK)-$(ACTOR)-$(FROM)-of-$(SEEDS)
 seeds: $(READY)
-	if test -f $(TRAINED)/resume/latest.json; then $(BIN)/spikerl train --resume $(TRAINED); \
-	else $(BIN)/spikerl train --recipe $(TASK) --actor $(ACTOR) --seed $(FROM) --seeds $(SEEDS) $(FLAGS) \
-	  --out $(TRAINED) --force; fi
+	$(call train,$(TRAINED),--actor $(ACTOR) --seed $(FROM) --seeds $(SEEDS) $(FLAGS))
 	$(BIN)/python -m benchmarks.returns add $(TRAINED) --task $(TASK) --group $(if $(filter mlp,$(ACTOR)),mlp,recipe)
 	$(BIN)/python -m benchmarks.returns write
 
