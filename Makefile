@@ -150,9 +150,12 @@ FROM ?= 0
 SEEDS ?= 1
 ACTOR ?= spiking
 TRAINED := out/seeds/$(TASK)-$(ACTOR)-$(FROM)-of-$(SEEDS)
+GROUP := $(if $(filter mlp,$(ACTOR)),mlp,recipe)
 seeds: $(READY)
+	@test -f $(TRAINED)/resume/latest.json \
+	  || $(BIN)/python -m benchmarks.returns free --task $(TASK) --group $(GROUP) --seed $(FROM) --seeds $(SEEDS)
 	$(call train,$(TRAINED),--actor $(ACTOR) --seed $(FROM) --seeds $(SEEDS) $(FLAGS))
-	$(BIN)/python -m benchmarks.returns add $(TRAINED) --task $(TASK) --group $(if $(filter mlp,$(ACTOR)),mlp,recipe)
+	$(BIN)/python -m benchmarks.returns add $(TRAINED) --task $(TASK) --group $(GROUP)
 	$(BIN)/python -m benchmarks.returns write
 
 returns: $(READY)

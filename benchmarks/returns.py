@@ -4,15 +4,16 @@
     python -m benchmarks.returns add out/x --task hopper --group search --label "actor_lr 3e-4" --note "why it was left"
     python -m benchmarks.returns add out/y --task hopper --group ablation --label "batch norm" [--against LABEL]
     python -m benchmarks.returns remove --task hopper --group search --label "actor_lr 3e-4" [--seed 0]
+    python -m benchmarks.returns free --task hopper --group recipe --seed 3 --seeds 2
     python -m benchmarks.returns list
     python -m benchmarks.returns write
 
 Groups: `recipe` are the recipe's own runs, `mlp` those of the dense twin, with the recipe's settings but for those
-of spikes, `search` what was tried to find the recipe,
-failed tries included, `ablation` a technique on and off: the same task, seeds and steps, against the recipe's runs or
-those of another label. A run that still goes on can be added, and added again when it has gone further. `write`
-rewrites the tables in README.md and docs/returns.md between their markers, and the figures, from
-benchmarks/results/returns.json and benchmarks/published_returns.toml alone.
+of spikes, `search` what was tried to find the recipe, failed tries included, `ablation` a technique on and off: the
+same task, seeds and steps, against the recipe's runs or those of another label. A run that still goes on can be added,
+and added again when it has gone further. `free` asks before a long training whether its seeds can be added then: none
+may be in a run that is there. `write` rewrites the tables in README.md and docs/returns.md between their markers, and
+the figures, from benchmarks/results/returns.json and benchmarks/published_returns.toml alone.
 """
 
 from __future__ import annotations
@@ -55,6 +56,21 @@ def add(document: dict[str, Any], entry: dict[str, Any], force: bool = False) ->
     document = {**document, "runs": [run for run in document["runs"] if run not in earlier] + [entry]}
     returns.check(document, name)
     return document, done
+
+
+def check_free(document: dict[str, Any], task: str, group: str, label: str, seeds: range) -> None:
+    """Refuse seeds to be trained that a run of the task, group and label has already.
+
+    Raises:
+        SpikerlError: names the first of them and its run.
+    """
+    if not seeds:
+        raise SpikerlError(f"there are no seeds from {seeds.start} to {seeds.stop - 1}", "--seeds takes 1 or more")
+    for run in document["runs"]:
+        both = [number for number in _numbers(run) if number in seeds]
+        if both and returns.row_of(run) == (task, group, label):
+            raise SpikerlError(f"seed {both[0]} is in a run that is there already: {returns.name_of(run)}",
+                               f"take others, or first: python -m benchmarks.returns remove {_flags(run)}")  # fmt: skip
 
 
 def remove(document: dict[str, Any], task: str, group: str, label: str, seed: int | None) -> tuple[dict[str, Any], str]:
@@ -174,6 +190,9 @@ def _run(given: argparse.Namespace) -> None:
             against = given.against if given.against is not None else "" if given.group == "ablation" else None
             entry = read_entry(given.run, given.task, given.group, given.label, given.note, against)
             document, done = add(document, entry, given.force)
+        elif given.command == "free":
+            check_free(document, given.task, given.group, given.label, range(given.seed, given.seed + given.seeds))
+            return
         else:
             document, done = remove(document, given.task, given.group, given.label, given.seed)
         returns.write(document, given.returns)
@@ -189,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     adding = commands.add_parser("add", help="add or replace a run")
     adding.add_argument("run", type=Path, help="run folder of spikerl train; of several seeds the one that has seed-*")
     removing = commands.add_parser("remove", help="remove runs")
-    for parts in (adding, removing):
+    freeing = commands.add_parser("free", help="exit code 2 if seeds are in a run that is there already")
+    for parts in (adding, removing, freeing):
         parts.add_argument("--task", required=True, help=", ".join(returns.TASKS))
         parts.add_argument("--group", required=True, choices=returns.GROUPS)
         parts.add_argument("--label", default="", help="what tells a try of the search, or an ablation, from others")
@@ -199,6 +219,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     adding.add_argument("--force", action="store_true", help="replace an entry of another run")
     removing.add_argument("--seed", type=int, help="the run that has this seed only")
+    freeing.add_argument("--seed", type=int, required=True, help="the first one")
+    freeing.add_argument("--seeds", type=int, default=1, help="how many")
     commands.add_parser("list", help="a line a run")
     writing = commands.add_parser("write", help="rewrite tables and figures")
     writing.add_argument("--root", type=Path, default=ROOT, help="the project's folder")

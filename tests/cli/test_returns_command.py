@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from training.setting_sources import recipe_path
 from training.settings import Settings, from_sources
 from training.stacked import generators_of
 
+ROOT = Path(__file__).parents[2]
 CURVE = noisy_curve(30, 3000.0)
 RECIPE = {"actor_lr": 1e-4, "update_after": 10_000}
 EMPTY: dict[str, Any] = {"schema": "spikerl.returns/1", "runs": []}
@@ -156,6 +158,32 @@ def test_a_seed_is_in_one_run_only(tmp_path: Path, results: Path, capsys: pytest
     call(results, "add", hopper(tmp_path / "a", seed=1), *flags)
     both = write_run(tmp_path / "b", {1: CURVE, 2: CURVE}, **RECIPE)
     assert "has a seed of hopper recipe seed 1" in call_refused(capsys, results, "add", both, *flags)
+
+
+def test_before_training_it_is_told_whether_its_seeds_are_in_a_run_already(
+    tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = write_run(tmp_path / "run", {1: CURVE, 2: CURVE}, **RECIPE)
+    call(results, "add", both, "--task", "hopper", "--group", "recipe")
+    free = ("free", "--task", "hopper", "--group")
+    for flags in (("recipe", "--seed", "3", "--seeds", "2"), ("recipe", "--seed", "0"), ("mlp", "--seed", "1")):
+        call(results, *free, *flags)
+    error = call_refused(capsys, results, *free, "recipe", "--seed", "0", "--seeds", "3")
+    assert "seed 1 is in a run that is there already: hopper recipe seed 1, 2" in error
+    error = call_refused(capsys, results, *free, "recipe", "--seed", "3", "--seeds", "-1")
+    assert "no seeds from 3 to 1" in error
+    call(results, "remove", "--task", "hopper", "--group", "recipe")
+    call(results, *free, "recipe", "--seed", "0", "--seeds", "3")
+
+
+def test_make_seeds_trains_none_that_is_recorded_already() -> None:
+    """Before the hours of training, not after them."""
+    seeds = ("make", "-C", str(ROOT), "-o", ".venv/.ready", "-n", "seeds", "TASK=hopper", "FROM=1", "SEEDS=2")
+    printed = subprocess.run(seeds, capture_output=True, text=True, check=True).stdout
+    asked = printed.index("benchmarks.returns free --task hopper --group recipe --seed 1 --seeds 2")
+    assert asked < printed.index("spikerl train ") < printed.index("benchmarks.returns add ")
+    dense = subprocess.run([*seeds, "ACTOR=mlp"], capture_output=True, text=True, check=True).stdout
+    assert "free --task hopper --group mlp --seed 1" in dense and "--task hopper --group mlp\n" in dense
 
 
 @pytest.mark.parametrize(
