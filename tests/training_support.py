@@ -66,7 +66,8 @@ def sets(**settings: Any) -> list[str]:
 
 class Clock(gymnasium.Env[np.ndarray, np.ndarray]):
     """Observes (step of the episode, episode); episodes 0, 3, 6, ... terminate at step 4, 1, 4, ... at step 7, others
-    never by themselves. The reward is the step. `bad` says what becomes NaN at the 30th step, or at the third reset."""
+    never by themselves. The reward is the step. `bad` says what becomes NaN, or is raised, at the 30th step or at the
+    third reset."""
 
     made: ClassVar[list[Clock]] = []  # those that were reset with a seed, in this process
 
@@ -85,6 +86,8 @@ class Clock(gymnasium.Env[np.ndarray, np.ndarray]):
         if seed is not None and self not in Clock.made:
             Clock.made.append(self)
         self.k, self.episode = 0, self.episode + 1
+        if self.bad == "raises at reset" and self.episode == 2:
+            raise KeyError("no\nlicence")
         observation = self._observe()
         return (observation * np.nan if self.bad == "reset" and self.episode == 2 else observation), {}
 
@@ -93,6 +96,8 @@ class Clock(gymnasium.Env[np.ndarray, np.ndarray]):
         self.k, self.total = self.k + 1, self.total + 1
         observation, reward = self._observe(), float(self.k)
         if self.total == 30:
+            if self.bad == "raises":
+                raise RuntimeError("out of\nfuel")
             observation = observation * np.nan if self.bad == "observation" else observation
             reward = np.nan if self.bad == "reward" else reward
         return observation, reward, self.k == (4, 7, 99)[self.episode % 3], False, {}

@@ -1,12 +1,15 @@
-"""Numbers that are not finite: found, named, and the run ended before they are saved."""
+"""Environments that fail, and numbers that are not finite: named, and the run ended before they are saved."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from spikerl_deploy.environments import environment_error
 from spikerl_deploy.errors import SpikerlError
 from training.distributed import Group
 from training.td3 import TD3
@@ -18,6 +21,23 @@ class Faults:
     def __init__(self, out: Path, env_id: str, agent: TD3, group: Group) -> None:
         self._folder = out if len(agent.seeds) == 1 else out / "seed-*"
         self._out, self._env_id, self._agent, self._group = out, env_id, agent, group
+
+    @contextmanager
+    def of_environments(self, step: int) -> Iterator[None]:
+        """Around what environments do at a step.
+
+        Raises:
+            SpikerlError: for whatever one of them raises.
+        """
+        try:
+            yield
+        except SpikerlError:
+            raise
+        except Exception as error:
+            failed = environment_error(self._env_id, f"failed at step {step} (rank {self._group.rank})", error)
+            if self._saved:
+                failed.hint = f"mend it, then go on with: spikerl train --resume {self._out}"
+            raise failed from error
 
     def check_environment(self, step: int, observations: np.ndarray, rewards: np.ndarray | None = None) -> None:
         """Check observations [n, obs_dim] and rewards [n].
@@ -62,8 +82,11 @@ class Faults:
                     raise self._error(f"{which}.{name} is not finite at step {step}")
 
     def _error(self, what: str) -> SpikerlError:
-        pointer = self._out / "resume" / "latest.json"
-        kept = f"the last good checkpoint is {self._folder / 'checkpoints' / 'last.pt'}; " if pointer.is_file() else ""
+        kept = f"the last good checkpoint is {self._folder / 'checkpoints' / 'last.pt'}; " if self._saved else ""
         return SpikerlError(
             f"{what}; the run is stopped", f"{kept}for a new run try --set actor_lr=1e-4 --set critic_lr=1e-4"
         )
+
+    @property
+    def _saved(self) -> bool:
+        return (self._out / "resume" / "latest.json").is_file()

@@ -211,7 +211,8 @@ class Trainer:
         s = self.settings
         numbers = range(step, step + s.num_envs)
         seeds = [environment_seed(seed, self.group.rank, number) for seed in s.all_seeds for number in numbers]
-        self.observation = self.envs.reset(seeds)
+        with self.faults.of_environments(self.step):
+            self.observation = self.envs.reset(seeds)
         self.faults.check_environment(self.step, self.observation)
         self.normalizer.observe(self._by_seed(self.observation))
         self._exchange(False)
@@ -260,7 +261,8 @@ class Trainer:
     def _take(self, actions: np.ndarray, log: RunLog) -> None:
         """Receive what the actions led to, and keep it."""
         s = self.settings
-        following, rewards, terminated, truncated = self.envs.receive()
+        with self.faults.of_environments(self.step + self.stride):
+            following, rewards, terminated, truncated = self.envs.receive()
         self.step += self.stride
         self.faults.check_environment(self.step, following, rewards)
         rows = self._by_seed(pack(self.observation, actions, rewards, following, terminated))
@@ -275,7 +277,8 @@ class Trainer:
             for seed, env in zip(*np.nonzero(self._by_seed(done)), strict=True):
                 log.scalars(self.step, "episode", {"return": self.episode_returns[seed, env]}, seed)
                 self.episode_returns[seed, env] = 0.0
-            self.observation = self.envs.reset_done(following, done)
+            with self.faults.of_environments(self.step):
+                self.observation = self.envs.reset_done(following, done)
             self.faults.check_environment(self.step, self.observation)
             self.normalizer.observe(self._by_seed(self.observation), self._by_seed(done))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import signal
 import warnings
 import weakref
@@ -190,9 +191,15 @@ class Environments:
 
     @contextmanager
     def _worker_errors(self) -> Iterator[None]:
-        """Turn the loss of a worker process into one line."""
+        """Turn the loss of a worker process into one line, and leave it at that for what an environment there raised.
+
+        Gymnasium warns of the latter with the whole traceback, which SPIKERL_DEBUG=1 shows.
+        """
         try:
-            yield
+            with warnings.catch_warnings():
+                if os.environ.get("SPIKERL_DEBUG") != "1":
+                    warnings.filterwarnings("ignore", ".*ERROR: ", module="gymnasium")
+                yield
         except (EOFError, ConnectionError) as error:
             raise SpikerlError(
                 f"a worker process of '{self.env_id}' has ended",

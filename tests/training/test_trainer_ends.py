@@ -334,6 +334,45 @@ def test_a_value_of_the_environment_that_is_not_finite_stops_the_run(
     assert not [name for name, value in saved_numbers(tmp_path / "run") if not math.isfinite(value)]
 
 
+@pytest.mark.parametrize(
+    ("bad", "message", "saved"),
+    [
+        ("raises", r"'Clock-v0' failed at step 30 \(rank 0\): RuntimeError: out of fuel", 20),
+        ("raises at reset", r"'Clock-v0' failed at step 11 \(rank 0\): KeyError: .*no.*licence", 10),
+    ],
+)
+def test_whatever_an_environment_raises_ends_the_run_with_one_line_and_it_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str, message: str, saved: int
+) -> None:
+    settings, folder = tiny(env="Clock-v0", eval_every=400, eval_episodes=1, checkpoint_every=10), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setitem(gymnasium.registry["Clock-v0"].kwargs, "bad", bad)
+        with pytest.raises(SpikerlError, match=message) as error:
+            Trainer(settings, folder, quiet=True).run()
+    assert "\n" not in error.value.message
+    assert f"spikerl train --resume {folder}" in (error.value.hint or "")
+    assert pointer_of(folder)["step"] == saved
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("raises", "'Clock-v0' failed in the evaluation's episode of seed 10001: RuntimeError: out of fuel"),
+        ("raises at reset", "'Clock-v0' failed in the evaluation's episode of seed 10001: KeyError: "),
+        ("reward", "a reward that is not finite in the evaluation's episode of seed 10001"),
+        ("observation", "a reward that is not finite in the evaluation's episode of seed 10001"),
+    ],
+)
+def test_an_environment_that_fails_in_an_evaluation_names_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str, message: str
+) -> None:
+    trainer = Trainer(tiny(env="Clock-v0", eval_episodes=2), tmp_path / "run", quiet=True)
+    monkeypatch.setattr(trainer.evaluator._envs[0][1].unwrapped, "bad", bad)
+    with pytest.raises(SpikerlError, match=message):
+        for _ in range(9):  # nine times the episodes of 4, 7 or 99 steps
+            trainer.evaluator(trainer.evaluated_actions)
+
+
 @pytest.mark.parametrize(("seeds", "steps"), [(1, 150), (1, 400), (1, 2_000), (2, 400)])
 def test_a_gradient_that_is_not_finite_stops_the_run_and_spares_the_last_good_checkpoint(
     tmp_path: Path, seeds: int, steps: int

@@ -168,6 +168,18 @@ def test_an_environment_that_is_not_mujocos_has_no_state(made: list[Environments
     assert envs.state_dict() is None
 
 
+@pytest.mark.parametrize("workers", [False, True])
+def test_what_an_environment_raises_comes_without_warnings_and_it_can_be_closed(
+    made: list[Environments], recwarn: pytest.WarningsRecorder, workers: bool
+) -> None:
+    envs = make(made, "Hopper-v5", 2, workers)
+    envs.reset([0, 1])
+    with pytest.raises(ValueError, match="Action dimension mismatch"):
+        play(envs, np.zeros((2, 11)), np.zeros((1, 2, 5), np.float32))
+    envs.close()
+    assert [str(warning.message) for warning in recwarn if "ERROR" in str(warning.message)] == []
+
+
 @pytest.mark.parametrize("env_id", ["InvertedPendulum-v5", "Hopper-v5", "Reacher-v5"])
 def test_steps_and_resets_are_those_of_lone_environments(made: list[Environments], env_id: str) -> None:
     """The observation that ends an episode is the true one; resets touch only what ended, and are not seeded anew."""
