@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from returns_support import EVERY, document, entry, noisy_curve, write_run
+from support import ROOT
 
 from benchmarks import returns_document
 from benchmarks.returns import BEGIN, END, add, main, remove
@@ -22,7 +23,6 @@ from training.setting_sources import recipe_path
 from training.settings import Settings, from_sources
 from training.stacked import generators_of
 
-ROOT = Path(__file__).parents[2]
 CURVE = noisy_curve(30, 3000.0)
 RECIPE = {"actor_lr": 1e-4, "update_after": 10_000}
 EMPTY: dict[str, Any] = {"schema": "spikerl.returns/1", "runs": []}
