@@ -21,7 +21,7 @@ from spikerl_deploy.policy import (
 )
 from training.lif import last_voltage, lif_sequence
 from training.settings import Settings
-from training.stacked import Generators, linear, repeat, uniform
+from training.stacked import Generators, repeat, uniform
 from training.surrogate import make_surrogate
 from training.synaptic_norm import SynapticNorm
 
@@ -84,13 +84,23 @@ class PopulationEncoderModule(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Normalised observations [S, B, obs_dim] to spikes [S, T, B, obs_dim * P]."""
+        spikes, through = self.parts(observation)
+        return spikes if through is None else spikes + through.unsqueeze(1)
+
+    def parts(self, observation: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Spikes and their gradient apart, since the gradient is the same at every time step.
+
+        Returns:
+            Spikes [S, T, B, obs_dim * P] without gradient; zeros [S, B, obs_dim * P] with the activation's gradient, to
+            be added to each time step, or None where no gradient is wanted.
+        """
         mean, std = self.mean.unsqueeze(1), self.std.clamp_min(MIN_ENCODER_STD).unsqueeze(1)
         activation = torch.exp(-0.5 * ((observation.unsqueeze(-1) - mean) / std).square()).flatten(2)
         with torch.no_grad():
             spikes = self._spikes(activation)
         if not torch.is_grad_enabled():
-            return spikes
-        return spikes + (activation - activation.detach()).unsqueeze(1)
+            return spikes, None
+        return spikes, activation - activation.detach()
 
     def _spikes(self, activation: Tensor) -> Tensor:
         if self.coding == "poisson":
@@ -136,19 +146,20 @@ class SpikingActor(Actor):
         self.decoder_bias = uniform(generators, (spaces.act_dim,), bound)
         self.slope = make_surrogate(settings.surrogate, settings.surrogate_width)
 
-    def core(self, spikes: Tensor, moments: list[Tensor] | None = None) -> list[Tensor]:
+    def core(self, spikes: Tensor, moments: list[Tensor] | None = None, through: Tensor | None = None) -> list[Tensor]:
         """Spikes [S, T, B, n] of every layer for input spikes [S, T, B, n_in]; `moments` as in `forward`.
 
+        `through` [S, B, n_in] is added to the input spikes of each time step: zeros that take the encoder its gradient,
+        by a product of B rows instead of T B.
         Of a last layer whose membrane is read out, its voltages [S, 1, B, n] at the last time step.
         """
         s, out = self.settings, []
         last = len(self.weights) - 1 if s.readout == "membrane" else None
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            rows = spikes.flatten(1, 2)
-            if self.norms:
-                current = self.norms[index](torch.bmm(rows, weight), bias, moments)
-            else:
-                current = linear(rows, weight, bias)
+            current = torch.bmm(spikes.flatten(1, 2), weight)
+            if through is not None:
+                current, through = current + torch.bmm(through, weight.detach()).repeat(1, spikes.shape[1], 1), None
+            current = self.norms[index](current, bias, moments) if self.norms else current + bias.unsqueeze(1)
             current = current.unflatten(1, spikes.shape[1:3])
             if index == last:
                 spikes = last_voltage(current, s.current_decay, s.voltage_decay).unsqueeze(1)
@@ -159,7 +170,8 @@ class SpikingActor(Actor):
 
     def forward(self, observation: Tensor, moments: list[Tensor] | None = None) -> Tensor:
         """As `Actor.forward`; it is each layer's synaptic input that `synaptic_norm` normalises."""
-        output = self.core(self.encoder(observation), moments)[-1]
+        spikes, through = self.encoder.parts(observation)
+        output = self.core(spikes, moments, through)[-1]
         read = output.mean(dim=1).unflatten(-1, self.decoder_weight.shape[1:])  # rates, or voltages
         weighted = (read * self.decoder_weight.unsqueeze(1)).sum(dim=-1)
         return self.squash(weighted + self.decoder_bias.unsqueeze(1))

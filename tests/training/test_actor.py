@@ -159,6 +159,22 @@ def test_the_gradient_passes_straight_through_the_spikes_to_the_activation() -> 
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"synaptic_norm": "batch"}, {"readout": "membrane"}, {"hidden": (24,)}])
+def test_the_encoders_gradient_is_that_through_each_time_steps_input(settings: dict[str, object]) -> None:
+    """The actor sums it over time steps before the product with the weights; the plain way is after."""
+    made, observation, wanted = actor((0, 1), time_steps=4, **settings), normal(2, 9, 3), normal(2, 9, 3, seed=2)
+    (made(observation, []) * wanted).sum().backward()
+    got = [parameter.grad for parameter in made.parameters()]
+    made.zero_grad()
+    spikes = made.encoder(observation)
+    output = made.core(spikes, [])[-1].mean(dim=1).unflatten(-1, made.decoder_weight.shape[1:])
+    drive = (output * made.decoder_weight.unsqueeze(1)).sum(dim=-1) + made.decoder_bias.unsqueeze(1)
+    (made.squash(drive) * wanted).sum().backward()
+    for (name, parameter), mine in zip(made.named_parameters(), got, strict=True):
+        assert mine is not None and parameter.grad is not None and parameter.grad.any(), name
+        torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("coding", ["regular", "poisson"])
 def test_input_spikes_are_zeros_and_ones_with_and_without_gradient(coding: str) -> None:
     module = actor((0, 1), coding=coding).encoder
