@@ -62,6 +62,8 @@ def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
         trainer.owed, trainer.updates_from = 0.0, trainer.step + max(s.update_after, s.batch_size)
         trainer.say(f"the replay buffer was not kept (save_replay): updates go on at step {trainer.updates_from}")
     if state["environments"] is not None:
+        with trainer.faults.of_environments(trainer.step):
+            trainer.envs.reset()  # one that cannot start is another fault than a state that does not fit
         trainer.envs.load_state_dict(state["environments"])
         trainer.observation = state["observation"]
     else:

@@ -140,9 +140,10 @@ class Environments:
         if workers:  # they ignore SIGTERM, by which multiprocessing would end those that nobody closed, and wait
             weakref.finalize(self, _kill, self._envs.processes)
 
-    def reset(self, seeds: Sequence[int]) -> np.ndarray:
-        """First observations float64 [count, obs_dim]."""
-        observations, _ = self._envs.reset(seed=list(seeds))
+    def reset(self, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """First observations float64 [count, obs_dim]; without seeds the generators go on as they are."""
+        with self._worker_errors():
+            observations, _ = self._envs.reset(seed=None if seeds is None else list(seeds))
         return np.array(observations, np.float64)
 
     def send(self, actions: np.ndarray) -> None:
@@ -186,7 +187,6 @@ class Environments:
             raise SpikerlError(
                 f"the checkpoint holds {len(states)} environments, not {self.count}", "resume as it was run"
             )
-        self._envs.reset()
         self._envs.call("restore_own", states)
 
     @contextmanager

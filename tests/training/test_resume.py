@@ -35,6 +35,7 @@ from training_support import (
     wait_for_step,
 )
 
+from spikerl_deploy.errors import SpikerlError
 from training.trainer import Trainer
 
 # Contacts, a buffer that wraps, a state every 40 steps: what is hardest to take up again.
@@ -268,6 +269,23 @@ def test_an_environment_whose_state_cannot_be_kept_starts_new_episodes_and_it_is
     observed = replay_of(tmp_path / "run")[:, 0, :3]
     assert len(np.unique(observed, axis=0)) == 130, "episodes were repeated"
     assert state_of(tmp_path / "run")["state"]["normalizer"]["count"]["__array__"].item() == 130 + 8
+
+
+def test_an_environment_that_cannot_start_when_a_run_goes_on_is_one_line_and_the_run_stays(
+    tmp_path: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(interrupted, run)
+
+    def unlicensed(self: object) -> None:
+        raise OSError("no\nlicence")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gymnasium.envs.mujoco.hopper_v5.HopperEnv.reset_model", unlicensed)
+        with pytest.raises(SpikerlError, match=r"failed at step \d+ \(rank 0\): OSError: no licence") as error:
+            go_on(run)
+    assert "\n" not in error.value.message and f"spikerl train --resume {run}" in (error.value.hint or "")
+    assert go_on(run).stopped == "steps"
 
 
 def test_energy_and_time_of_the_parts_add_up(tmp_path: Path) -> None:
