@@ -76,8 +76,8 @@ def train(
         "compile": None if compiled is None else "on" if compiled else "off",
     }  # fmt: skip
     if resume is not None:
-        others = {"config": config, "recipe": recipe, "set": assignments, "out": out, "force": force or None}
-        settings, ranks = _resumed(resume, flags, others, ranks)
+        others = {"config": config, "recipe": recipe, "out": out, "force": force or None}
+        settings, ranks = _resumed(resume, flags, assignments, others, ranks)
         folder = resume
     else:
         settings = _new(config, recipe, assignments, flags)
@@ -143,19 +143,23 @@ def _new(config: Path | None, recipe: str | None, assignments: list[str] | None,
     return from_sources(source, os.environ, assignments, flags)
 
 
-def _resumed(run: Path, flags: dict[str, Any], others: dict[str, Any], ranks: int) -> tuple[Settings, int]:
-    """Settings of a run to go on with, and its number of ranks; of the flags only the end of the run may change."""
-    from dataclasses import replace
+def _resumed(
+    run: Path, flags: dict[str, Any], assignments: list[str] | None, others: dict[str, Any], ranks: int
+) -> tuple[Settings, int]:
+    """Settings of a run to go on with, and its number of ranks; only its end may change, and the threads it takes."""
+    from dataclasses import asdict, replace
 
     from training.resume import read_settings
+    from training.setting_sources import layered
 
     settings, saved_ranks = read_settings(run)
-    changes = {name: value for name, value in flags.items() if value is not None}
-    given = [name for name, value in others.items() if value]
-    for name in (*given, *changes):
-        if name not in ("steps", "stop_return"):
+    changes = layered(asdict(settings), None, None, assignments, flags)
+    given = {f"--{name.replace('_', '-')}": name for name in (*others, *flags) if (others | flags)[name] is not None}
+    given |= {f"--set {name}": name for name in changes if flags.get(name) is None}
+    for written, name in given.items():
+        if name not in ("steps", "stop_return", "threads"):
             raise SpikerlError(
-                f"--{name.replace('_', '-')} cannot change when a run goes on", "only --steps and --stop-return can"
+                f"{written} cannot change when a run goes on", "only --steps, --stop-return and --set threads=N can"
             )
     if ranks not in (1, saved_ranks):
         raise SpikerlError(f"--ranks {ranks}, but '{run}' was trained with {saved_ranks}", f"use --ranks {saved_ranks}")

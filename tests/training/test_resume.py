@@ -377,10 +377,10 @@ def test_what_cannot_be_resumed_is_one_line_and_stays_as_it_is(tmp_path: Path, i
         assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
 
 
-def test_only_the_end_of_a_run_may_change_when_it_goes_on(tmp_path: Path, interrupted: Path) -> None:
+def test_only_the_end_of_a_run_and_its_threads_may_change_when_it_goes_on(tmp_path: Path, interrupted: Path) -> None:
     flags = {
         "seed": ["--seed", "3"], "env": ["--env", "Ant-v5"], "seeds": ["--seeds", "2"], "num-envs": ["--num-envs", "2"],
-        "set": ["--set", "gamma=0.9"], "out": ["--out", "x"], "force": ["--force"], "device": ["--device", "cpu"],
+        "set gamma": ["--set", "gamma=0.9"], "out": ["--out", "x"], "force": ["--force"], "device": ["--device", "cpu"],
         "config": ["--config", "c.toml"], "recipe": ["--recipe", "inverted-pendulum"], "bf16": ["--bf16"],
         "compile": ["--no-compile"], "dist-backend": ["--dist-backend", "gloo"],
     }  # fmt: skip
@@ -397,3 +397,8 @@ def test_only_the_end_of_a_run_may_change_when_it_goes_on(tmp_path: Path, interr
     planned = json.loads(plan.stdout)
     assert (planned["settings"]["steps"], planned["settings"]["buffer_size"]) == (999, 100)
     assert planned["run"] == str(interrupted)
+    threads = ["--set", "threads=2", "--set", "steps=300", "--dry-run"]
+    plan = succeeded(spikerl(["train", "--resume", str(interrupted), *threads], tmp_path))
+    assert "threads = 2" in plan.stdout and "steps = 300" in plan.stdout
+    error, _ = error_of(spikerl(["train", "--resume", str(interrupted), "--set", "threads=0"], tmp_path))
+    assert "threads" in error and "must be positive" in error
