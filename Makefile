@@ -20,7 +20,7 @@ help:
 	@echo "make bench-energy  energy of inference of a HalfCheetah policy on this machine's CPU, and what counting costs"
 	@echo "make bench-gpu  timings of training, and energy of inference, on a CUDA GPU"
 	@echo "make half-cheetah  the report of a trained HalfCheetah policy on Lava, in out/half-cheetah/report"
-	@echo "make reproduce TASK=hopper  train a shipped policy again from nothing, deploy it, compare it"
+	@echo "make reproduce TASK=hopper  train a shipped policy again from nothing (hours), deploy it, compare it"
 	@echo "make seeds TASK=hopper FROM=1 SEEDS=2 [ACTOR=mlp]  train seeds 1 and 2 of a recipe side by side and record them"
 	@echo "make returns  the tables and figures of all training runs, from their committed curves"
 	@echo "make soak     the longer tests"
@@ -127,25 +127,31 @@ double-pendulum: $(READY)
 	  --parallel 50 -o out/double-pendulum/report-100 --force
 
 # Train the recipe of TASK with more options (2) to a folder (1); a run that was interrupted there goes on.
+# FLAGS: options of spikerl train for this machine, such as --bf16, --device cuda or --set threads=2.
 define train
-if test -f $(1)/resume/latest.json; then $(BIN)/spikerl train --resume $(1); \
-	else $(BIN)/spikerl train --recipe $(TASK) $(2) --out $(1) --force; fi
+if test -f $(1)/resume/latest.json; then echo "going on with $(1)"; $(BIN)/spikerl train --resume $(1) $(FLAGS); \
+	else $(BIN)/spikerl train --recipe $(TASK) $(2) $(FLAGS) --out $(1) --force; fi
 endef
 
-# A policy of the zoo from nothing, with the seed of its card unless another is given.
+# A policy of the zoo from nothing: settings and seed of its card, that seed alone, unless another SEED is given.
+# Fails where the float policy returns less than REQUIRE of the shipped one's.
 TASK ?= hopper
 CARD := $(shell sed -n 's/^env = "\(.*\)"/policies\/\1.json/p' training/recipes/$(TASK).toml 2> /dev/null | tr A-Z a-z)
 SEED ?= $(shell sed -n '/"training"/,$$ s/^ *"seed": \([0-9]*\),*/\1/p' $(CARD) /dev/null 2> /dev/null | head -1)
+BEYOND := $(shell sed -n 's/.*"spikerl train --recipe [^ ]* --seed [0-9]*\(.*\) --out run".*/\1/p' $(CARD) /dev/null 2> /dev/null \
+  | sed 's/ --set seeds=[0-9]*//')
+TOOK := $(shell sed -n '/"training"/,$$ s/^ *"seconds": \([0-9]*\).*/\1/p' $(CARD) /dev/null 2> /dev/null | head -1)
+REQUIRE ?= 0.8
 REPRODUCED := out/reproduce/$(TASK)-$(SEED)
 reproduce: $(READY)
 	@test -f '$(CARD)' || { echo "no shipped policy of the task '$(TASK)'; there is:" \
 	  $$(sed -n 's/.*"recipe": "\(.*\)".*/\1/p' policies/*.json); exit 2; }
-	$(call train,$(REPRODUCED)/run,--seed $(SEED))
+	@echo "the training of the shipped policy took $$(($(TOOK) / 60)) minutes on the machine of its card, $(CARD)"
+	$(call train,$(REPRODUCED)/run,--seed $(SEED) $(BEYOND))
 	$(BIN)/python -m benchmarks.publish $(REPRODUCED)/run --name $(basename $(notdir $(CARD))) --recipe $(TASK) \
-	  --compare-with $(CARD) --out $(REPRODUCED)/policies --force
+	  --compare-with $(CARD) --require-return $(REQUIRE) --out $(REPRODUCED)/policies --force
 
 # Seeds of a recipe, from FROM on, trained side by side. Their curves join the results.
-# FLAGS: options of spikerl train for this machine, such as --bf16 or --device cuda.
 FROM ?= 0
 SEEDS ?= 1
 ACTOR ?= spiking
@@ -154,7 +160,7 @@ GROUP := $(if $(filter mlp,$(ACTOR)),mlp,recipe)
 seeds: $(READY)
 	@test -f $(TRAINED)/resume/latest.json \
 	  || $(BIN)/python -m benchmarks.returns free --task $(TASK) --group $(GROUP) --seed $(FROM) --seeds $(SEEDS)
-	$(call train,$(TRAINED),--actor $(ACTOR) --seed $(FROM) --seeds $(SEEDS) $(FLAGS))
+	$(call train,$(TRAINED),--actor $(ACTOR) --seed $(FROM) --seeds $(SEEDS))
 	$(BIN)/python -m benchmarks.returns add $(TRAINED) --task $(TASK) --group $(GROUP)
 	$(BIN)/python -m benchmarks.returns write
 

@@ -17,7 +17,7 @@ from training.run_reader import read_run
 from training.setting_sources import recipe_path
 from training.settings import Settings, from_sources
 
-SEEDS = ("seed", "seeds")  # a card states them anyway
+STATED = ("seed", "seeds", "threads")  # a card has them elsewhere
 CHECKPOINT = Path("checkpoints") / "best.pt"
 ATTEMPTS, PAUSE_S = 5, 3.0  # a new best checkpoint may come while the files are copied
 RETURN_TOLERANCE = 1e-6  # metrics.csv holds a return as text
@@ -92,13 +92,16 @@ def _without_checkpoint(run: Path, folder: Path) -> SpikerlError:
 
 
 def _copy(whole: Path, seed_folder: Path, target: Path, place: Path) -> None:
-    place.joinpath(CHECKPOINT).parent.mkdir(parents=True)
-    shutil.copyfile(seed_folder / CHECKPOINT, place / CHECKPOINT)
-    for name in RECORDS:
-        if (whole / name).is_file():
-            shutil.copyfile(whole / name, target / name)
-    metrics = (seed_folder / "metrics.csv").read_bytes()
-    (place / "metrics.csv").write_bytes(metrics[: metrics.rfind(b"\n") + 1])  # a line may be half written
+    try:
+        place.joinpath(CHECKPOINT).parent.mkdir(parents=True)
+        shutil.copyfile(seed_folder / CHECKPOINT, place / CHECKPOINT)
+        for name in RECORDS:
+            if (whole / name).is_file():
+                shutil.copyfile(whole / name, target / name)
+        metrics = (seed_folder / "metrics.csv").read_bytes()
+        (place / "metrics.csv").write_bytes(metrics[: metrics.rfind(b"\n") + 1])  # a line may be half written
+    except OSError as error:
+        raise SpikerlError(f"cannot read '{error.filename}': {error.strerror}", "give the whole run folder") from error
 
 
 def training_part(taken: TakenRun, recipe: str, of_seeds: int | None = None) -> dict[str, Any]:
@@ -141,8 +144,8 @@ def training_part(taken: TakenRun, recipe: str, of_seeds: int | None = None) -> 
         "steps_done": max(run.steps // len(run.curves), step),
         "seed": taken.seed,
         "seeds": settings.seeds,
-        "settings": changed(settings, Settings(env=settings.env, steps=settings.steps), SEEDS),
-        "beyond_recipe": changed(settings, planned, SEEDS),
+        "settings": changed(settings, Settings(env=settings.env, steps=settings.steps), STATED),
+        "beyond_recipe": changed(settings, planned, STATED),
         "checkpoint": {
             "file": taken.checkpoint.name,
             "sha256": sha256_file(taken.checkpoint),

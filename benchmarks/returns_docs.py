@@ -27,7 +27,9 @@ def runs_table(document: dict[str, Any]) -> str:
                           f"`{seed['metrics']['sha256'][:12]}`", f"{seed['maximum']:,.0f}",
                           f"{seed['maximum_step']:,}", f"{seed['final']:,.0f}", hours))  # fmt: skip
     note = ("Hours, energy and carbon are of all seeds of a run together, and of the run as it was when it was added; "
-            "energy is told when a run ends.\n")  # fmt: skip
+            "energy is told when a run ends, and is that of the whole machine, other work on it included. The SHA-256 "
+            "tells which metrics.csv a curve is from; those files hold times, are not published, and come out another "
+            "each time.\n")  # fmt: skip
     return markdown_table(head, lines, words=11) + "\n" + note if lines else "No run was added yet.\n"
 
 
@@ -44,7 +46,7 @@ def _costs(run: dict[str, Any]) -> tuple[str, str, str, str]:
     """Hours, energy, carbon and machine of a run."""
     energy, carbon, machine = run["energy"], run["carbon"], run["machine"]
     where = [name for name in (machine["processor"], machine["gpu"]) if name] or ["not told before the run ends"]
-    where.append(f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}")
+    where.append(f"{machine['threads']} thread{'s' if machine['threads'] != 1 else ''}")
     if machine["ranks"] > 1:
         where.append(f"{machine['ranks']} ranks")
     return (
@@ -124,11 +126,15 @@ def _ablation(
     if not end:
         return *first, "no evaluation at the same step", *[""] * 5
     cut = [[[point for point in curves[seed][1] if point[0] <= end] for seed in seeds] for curves in (theirs, ours)]
+    fewest = min(len(curve) for side in cut for curve in side)
+    few = f" (of {fewest})" if fewest < LAST else ""
     tops = [[extremes(curve)["maximum"] for curve in side] for side in cut]
     lasts = [[last_ten([mean for _, mean, _ in curve]) for curve in side] for side in cut]
     without, within = (statistics.fmean(side) for side in tops)
     percent = f"{within / without - 1:+.1%}" if without > 0 else ""
-    return *first, f"{end:,}", *map(over_seeds, tops), *map(over_seeds, lasts), percent
+    asked = max(changed_run["steps_asked"] for changed_run, _ in ours.values())
+    end_text = f"{end:,}" + (f" of {asked:,}" if end < asked else "")
+    return *first, end_text, *map(over_seeds, tops), *(over_seeds(side) + few for side in lasts), percent
 
 
 def _difference(base: dict[str, Any], changed: dict[str, Any]) -> str:

@@ -169,7 +169,8 @@ def _in_run(run: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: its seeds are not in order, or come twice"
     done = run["steps_done"] >= run["steps_asked"]
     if done != (run["status"] == "steps") and run["status"] != "stop_return":
-        yield f"{name} is '{run['status']}' after {run['steps_done']} of {run['steps_asked']} steps"
+        yield (f"{name} is '{run['status']}' after {run['steps_done']} of {run['steps_asked']} steps; "
+               "a run that was ended in its last moments goes on with: spikerl train --resume RUN")  # fmt: skip
 
 
 def _in_seed(seed: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:

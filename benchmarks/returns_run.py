@@ -73,6 +73,7 @@ def _entry(
     energy, carbon = run.energy, document["carbon"]
     hardware = energy.hardware if energy is not None else {}
     seeds = _seeds(run, settings, tables)
+    threads = run.recorded("machine").get("threads", str(settings.threads))
     return {
         "task": task,
         "env": settings.env,
@@ -91,7 +92,7 @@ def _entry(
         "carbon": carbon and {"kg_co2eq": round(carbon["kg_co2eq"], 6), "kind": carbon["kind"],
                               "intensity": _intensity(carbon["intensity"])},
         "machine": {"processor": hardware.get("cpu_model") or None, "gpu": hardware.get("gpu_model") or None,
-                    "threads": settings.threads, "ranks": run.ranks},
+                    "threads": int(threads) if threads.isdigit() else threads, "ranks": run.ranks},
         "versions": run.recorded("versions"),
         "seeds": seeds,
     }  # fmt: skip

@@ -150,7 +150,7 @@ def _energy(training: Mapping[str, Any], several: str) -> str:
     energy = training["energy"]
     if energy is None:
         return "not recorded" if training["finished"] else "not recorded before the run ends"
-    return f"{number(energy['joule'] / 1e3)} kJ{several}, {energy['kind']}, {energy['source']}"
+    return f"{number(energy['joule'] / 1e3)} kJ{several}, the whole machine's, {energy['kind']}, {energy['source']}"
 
 
 def _carbon(training: Mapping[str, Any], several: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from spikerl_deploy.carbon import JOULES_PER_KWH, STALE_S, Latest, energy_mix, start_codecarbon
 from spikerl_deploy.errors import SpikerlError
+from training.run_reader import RESUMED_WITH
 
 SCHEMA = "spikerl.emissions/1"
 SECTIONS = ("setup", "collecting", "updating", "evaluating", "saving")
@@ -34,6 +35,16 @@ class Component:
     def __add__(self, later: Component) -> Component:
         kind = next(name for name in ("modelled", "measured", "unmeasured") if name in (self.kind, later.kind))
         return Component(self.joule + later.joule, kind, self.seconds + later.seconds)
+
+
+def _together(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
+    """What is told of two stretches: the later one's words, but every processor and GPU that was counted."""
+    both = {**before, **after}
+    for name in ("cpu_model", "gpu_model"):
+        old, new = before.get(name), after.get(name)
+        if old:
+            both[name] = f"{old}{RESUMED_WITH}{new}" if new and new != old.split(RESUMED_WITH)[-1] else old
+    return both
 
 
 def _no_sections() -> dict[str, float]:
@@ -61,7 +72,7 @@ class Totals:
             self.tracked_s + later.tracked_s,
             self.untracked_s + later.untracked_s,
             self.emissions_kg + later.emissions_kg,
-            {**self.about, **later.about},
+            _together(self.about, later.about),
         )
 
     @classmethod

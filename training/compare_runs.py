@@ -242,8 +242,8 @@ def warnings(a: Run, b: Run) -> list[str]:
             lines.append("energy is modelled by constants and load, at least in part: Greenup follows Speedup")
         lines += _differing("hardware", differences(a.energy.hardware, b.energy.hardware))
     for title, part in (("machines", "machine"), ("versions", "versions")):
-        sides = [run.manifest.get(part) for run in (a, b)]
-        if isinstance(sides[0], dict) and isinstance(sides[1], dict):
+        sides = [run.recorded(part) for run in (a, b)]
+        if all(sides):
             lines += _differing(title, differences(sides[0], sides[1]))
         else:
             lines.append(f"a manifest.json does not name its {part}")

@@ -88,6 +88,12 @@ class RunLock:
         self._descriptor = -1
 
 
+def remove_end(out: Path) -> None:
+    """Remove what tells of the end of a run that goes on: its result and its energy are of a part of it now."""
+    for name in ("result.json", "emissions.json"):
+        (out / name).unlink(missing_ok=True)
+
+
 def remove_half_written(out: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote; no other may be writing."""
     for path in out.rglob(".*.*"):

@@ -8,6 +8,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from spikerl_deploy.errors import SpikerlError
 
 HINT = "give run folders of spikerl train"
 SHOWN = 80  # characters of a value in an error
+RESUMED_WITH = ", resumed with "
 FINISHED = ("steps", "stop_return")  # reasons to stop of a run that did all it was asked for
 KINDS = ("measured", "modelled", "unmeasured")  # from the strongest
 
@@ -55,7 +57,8 @@ class Run:
     """A run folder. `steps` are those of all its seeds together; the seeds of a run advance side by side.
 
     `evaluations` is the mean over seeds of `curves`, which has one a seed. `stopped` and `energy` are None while a run
-    goes on, also where it had ended before and was resumed. `resumed` is the manifest of its last stretch.
+    goes on, also where it had ended before and was resumed. `resumed` is the manifest of its last stretch, which holds
+    those of the stretches between it and the start.
     """
 
     folder: Path
@@ -78,11 +81,14 @@ class Run:
         return self.stopped in FINISHED
 
     def recorded(self, part: str) -> dict[str, str]:
-        """A part of the manifest, `versions` or `machine`, with what differs in the last stretch beside the first."""
-        first, last = (manifest.get(part) for manifest in (self.manifest, self.resumed or self.manifest))
-        sides = [table if isinstance(table, dict) else {} for table in (first, last)]
-        pairs = {str(name): [str(side.get(name, "none")) for side in sides] for name in sides[0] | sides[1]}
-        return {name: old if old == new else f"{old}, resumed with {new}" for name, (old, new) in pairs.items()}
+        """A part of the manifests, `versions` or `machine`; where stretches differ, each value in turn."""
+        earlier = self.resumed.get("earlier")
+        stretches = [self.manifest, *(earlier if isinstance(earlier, list) else []), self.resumed or self.manifest]
+        parts = (stretch.get(part) for stretch in stretches if isinstance(stretch, dict))
+        tables = [table if isinstance(table, dict) else {} for table in parts]
+        names = dict.fromkeys(name for table in tables for name in table)
+        values = {name: [str(table.get(name, "none")) for table in tables] for name in names}
+        return {str(name): RESUMED_WITH.join(one for one, _ in groupby(told)) for name, told in values.items()}
 
 
 def read_run(folder: Path) -> Run:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch import Tensor
 from spikerl_deploy.environments import spec_of
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_json, write_text
-from spikerl_deploy.manifest import build_manifest
 from training.acting import Actions
 from training.actor import Spaces
 from training.carbon import CarbonTracker
@@ -31,15 +29,18 @@ from training.graphs import GraphedUpdate
 from training.guards import disk_errors, memory_errors
 from training.normalizer import RunningNormalizer
 from training.replay import ReplayBuffer, check_file, pack, row_width
+from training.result import RESULT, Result, read_result
 from training.resume import read_state, replay_file, save_state
 from training.run_folder import (
     RunLock,
     check_run_folder,
     check_writable,
     clear_run_folder,
+    remove_end,
     remove_half_written,
     seed_folders,
 )
+from training.run_manifest import write_manifest
 from training.run_state import capture, restore
 from training.runlog import RunLog
 from training.settings import Settings
@@ -48,38 +49,6 @@ from training.td3 import TD3
 from training.vector import Environments
 
 LOG_EVERY = 1_000  # environment steps between records of the losses
-
-
-@dataclass(frozen=True)
-class Result:
-    """Outcome of a run. `stopped` says why: `steps`, `stop_return`, `pruned` or `interrupted`.
-
-    Attributes:
-        best_return, final_return: means over the seeds.
-        per_seed: seed, best and final return of each.
-    """
-
-    steps: int
-    updates: int
-    seconds: float
-    best_return: float
-    final_return: float
-    stopped: str
-    ranks: int = 1
-    per_seed: tuple[tuple[int, float, float], ...] = ()
-
-    def document(self) -> dict[str, Any]:
-        """The result for JSON, which knows no NaN: what is not finite becomes null."""
-        seeds = [dict(zip(("seed", "best_return", "final_return"), own, strict=True)) for own in self.per_seed]
-        rate = self.steps * len(seeds) / max(self.seconds, 1e-9)
-        values = vars(self) | {"per_seed": [_finite(own) for own in seeds], "steps_per_second": rate}
-        return _finite(values)
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
 
 
 class Trainer:
@@ -150,6 +119,10 @@ class Trainer:
         if self.first:
             self.lock.take()
         state = read_state(self.out, self.group.rank) if self.resume else None
+        if state is not None and (ended := self._ended(state)) is not None:
+            self._close()
+            self.group.leave()
+            return ended
         # before anything is written: it refuses a country that it does not know
         earlier = state["carbon"] if state else None
         self.carbon = CarbonTracker(s.carbon and self.first, s.country, earlier, s.carbon_intensity)
@@ -169,7 +142,7 @@ class Trainer:
                 (self.out / "config.toml").unlink()  # nothing has begun
             raise
         if self.first:
-            write_json(self.out / f"manifest{'-resumed' if self.resume else ''}.json", build_manifest(s.seed))
+            write_manifest(self.out, s, int(state["step"]) if state else None)
         folders = seed_folders(self.out, s.all_seeds) if self.first else []
         marks, earlier = (state["marks"], state["seconds"]) if state else (None, 0.0)
         stopped = "steps"
@@ -179,6 +152,8 @@ class Trainer:
                     self.begin_episodes()
                 else:
                     restore(self, state)
+                    if self.first:
+                        remove_end(self.out)
                 with RunLog(folders, s.steps, s.tensorboard, self.quiet, marks, earlier, self.step) as log:
                     if state is None:
                         self._save(log)
@@ -190,17 +165,29 @@ class Trainer:
                 self._write_emissions()
             raise
         finally:
-            self.envs.close()
-            self.evaluator.close()
+            self._close()
         last = self.last if self.evaluated else np.full(s.seeds, math.nan)
         result = Result(
             *(self.step, self.agent.updates, seconds, float(self.best.mean()), float(last.mean()), stopped),
             *(self.group.size, tuple(zip(s.all_seeds, self.best.tolist(), last.tolist(), strict=True))),
         )
         if self.first:
-            write_json(self.out / "result.json", result.document())
+            write_json(self.out / RESULT, result.document())
         self.group.leave()
         return result
+
+    def _close(self) -> None:
+        self.envs.close()
+        self.evaluator.close()
+
+    def _ended(self, state: Mapping[str, Any]) -> Result | None:
+        """The result of a run that was to be resumed and has no step to do; its folder stays as it is."""
+        s = self.settings
+        wanted = s.stop_return
+        done = int(state["step"]) >= s.steps
+        if not done and not (wanted is not None and state.get("evaluated") and float(state["last"].min()) >= wanted):
+            return None
+        return read_result(self.out, int(state["step"]))
 
     def _write_emissions(self) -> None:
         if self.first:
@@ -236,7 +223,7 @@ class Trainer:
                 self._log_losses(log)
             if due:
                 self._evaluate(log)
-            stopped = "interrupted" if interrupted else self._stops() if due else None
+            stopped = "interrupted" if interrupted and self.step < s.steps else self._stops() if due else None
             if stopped or due or self._passed(s.checkpoint_every):
                 self._save(log)
             if stopped:

@@ -187,7 +187,8 @@ class Environments:
             raise SpikerlError(
                 f"the checkpoint holds {len(states)} environments, not {self.count}", "resume as it was run"
             )
-        self._envs.call("restore_own", states)
+        with self._worker_errors():
+            self._envs.call("restore_own", states)
 
     @contextmanager
     def _worker_errors(self) -> Iterator[None]:

@@ -146,24 +146,28 @@ def _new(config: Path | None, recipe: str | None, assignments: list[str] | None,
 def _resumed(
     run: Path, flags: dict[str, Any], assignments: list[str] | None, others: dict[str, Any], ranks: int
 ) -> tuple[Settings, int]:
-    """Settings of a run to go on with, and its number of ranks; only its end may change, and the threads it takes."""
+    """Settings of a run to go on with, and its number of ranks.
+
+    Only its end may change, and the threads it takes; what is given as it was is no change.
+    """
     from dataclasses import asdict, replace
 
     from training.resume import read_settings
     from training.setting_sources import layered
 
     settings, saved_ranks = read_settings(run)
-    changes = layered(asdict(settings), None, None, assignments, flags)
-    given = {f"--{name.replace('_', '-')}": name for name in (*others, *flags) if (others | flags)[name] is not None}
-    given |= {f"--set {name}": name for name in changes if flags.get(name) is None}
-    for written, name in given.items():
+    wanted = replace(settings, **layered(asdict(settings), None, None, assignments, flags))
+    given = [name for name, value in others.items() if value is not None]
+    given += [name for name, value in asdict(wanted).items() if value != getattr(settings, name)]
+    for name in given:
         if name not in ("steps", "stop_return", "threads"):
+            option = name.replace("_", "-") if name in others or flags.get(name) is not None else f"set {name}"
             raise SpikerlError(
-                f"{written} cannot change when a run goes on", "only --steps, --stop-return and --set threads=N can"
+                f"--{option} cannot change when a run goes on", "only --steps, --stop-return and --set threads=N can"
             )
     if ranks not in (1, saved_ranks):
         raise SpikerlError(f"--ranks {ranks}, but '{run}' was trained with {saved_ranks}", f"use --ranks {saved_ranks}")
-    return replace(settings, **changes), saved_ranks
+    return wanted, saved_ranks
 
 
 def _default_name(settings: Settings) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from returns_support import EVERY, emissions, noisy_curve, write_run
 
+from benchmarks.returns_docs import runs_table
 from benchmarks.returns_document import SCHEMA, check, text
 from benchmarks.returns_run import read_entry
 from spikerl_deploy.errors import SpikerlError
@@ -129,6 +130,19 @@ def test_versions_that_differ_after_resuming_are_both_told(tmp_path: Path) -> No
     (run / "manifest-resumed.json").write_text(json.dumps(resumed))
     versions = read(run)["versions"]
     assert "2.0" in versions["torch"] and "2.1" in versions["torch"] and versions["mujoco"] == "3.0"
+
+
+def test_threads_that_a_run_was_resumed_with_are_told_beside_the_first(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {0: [(1.0, 0.0)]}, threads=2)
+    assert read(run)["machine"]["threads"] == 2  # of before manifests told
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"machine": {"threads": "1"}}))
+    assert read(run)["machine"]["threads"] == 1
+    (run / "manifest-resumed.json").write_text(json.dumps(manifest | {"machine": {"threads": "2"}}))
+    entry = read(run)
+    assert entry["machine"]["threads"] == "1, resumed with 2"
+    check({"schema": SCHEMA, "runs": [entry]}, "it")
+    assert "1, resumed with 2 threads" in runs_table({"runs": [entry | {"group": "recipe"}]})
 
 
 def spoil(run: Path, how: str) -> None:

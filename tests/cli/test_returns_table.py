@@ -110,11 +110,18 @@ def test_an_ablation_is_compared_at_equal_seeds_and_steps() -> None:
     )
     tops = [[max(mean for mean, _ in curves[seed][:60]) for seed in (1, 2)] for curves in (base, ours)]
     lasts = [[statistics.fmean(mean for mean, _ in curves[seed][50:60]) for seed in (1, 2)] for curves in (base, ours)]
-    assert (task, label, against, seeds, step) == ("Hopper-v5", "norm", "the recipe", "2", "600,000")
+    assert (task, label, against, seeds, step) == ("Hopper-v5", "norm", "the recipe", "2", "600,000 of 1,000,000")
     assert differ == "synaptic\\_norm: the default to batch"
     for cell, values in zip((without, with_it, last, last_with), (*tops, *lasts), strict=True):
         assert cell == f"{statistics.fmean(values):,.0f} ± {statistics.stdev(values):,.0f}"
     assert change == f"{statistics.fmean(tops[1]) / statistics.fmean(tops[0]) - 1:+.1%}"
+
+
+def test_an_ablation_says_how_many_evaluations_the_mean_of_the_last_is_of_where_there_are_fewer() -> None:
+    few = {0: noisy_curve(8, 2000.0, 1)}
+    changed = entry(group="ablation", label="norm", curves=few)
+    (row,) = cells(ablation_table(document(entry(curves={0: noisy_curve(100, 3000.0, 0)}), changed)), "Hopper")
+    assert [cell.endswith(" (of 8)") for cell in row] == [False] * 8 + [True, True, False]
 
 
 def test_tries_stand_with_the_reason_why_they_were_left_and_not_in_the_main_table() -> None:

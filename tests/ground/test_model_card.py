@@ -240,7 +240,7 @@ def test_a_policy_chosen_among_seeds_says_so_and_whose_time_and_energy_it_states
 
 def test_the_energy_of_training_has_its_kind_and_source() -> None:
     card = changed("training.energy", {"joule": 5000.0, "kind": "modelled", "source": "a model of memory"})
-    assert "| energy | 5.000 kJ, modelled, a model of memory |" in card_markdown(card)
+    assert "| energy | 5.000 kJ, the whole machine's, modelled, a model of memory |" in card_markdown(card)
     card["training"] |= {"energy": None, "carbon": None, "finished": False}
     page = card_markdown(card)
     assert "| energy | not recorded before the run ends |" in page and "| carbon | not recorded |" in page
@@ -265,11 +265,20 @@ def test_text_of_a_card_is_no_markup() -> None:
     assert "    spikerl train ``` # out of the block\n" in page
 
 
-def test_every_number_of_the_summary_is_on_the_card() -> None:
-    card = changed("evaluation.backends.lava", lambda old: old | {"mean_return": 1234.5})
-    assert "On Lava it returns" not in summary(card)
-    assert "on Lava it returns 1,234" in summary(card)
-    assert f"T {card['policy']['time_steps']}, {card['policy']['bits']}-bit" in summary(card)
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("evaluation.backends.lava.mean_return", 1234.5, "on Lava it returns 1,234"),
+        ("evaluation.backends.torch.mean_return", 2345.6, "the float policy 2,346:"),
+        ("evaluation.comparisons.lava.retention", 0.7654, "It keeps 76.54 % of the float return"),
+        ("workload.per_inference.synaptic_operations", 98765.4, "takes 98,765 synaptic operations"),
+        ("policy.time_steps", 9, "T 9, "),
+        ("policy.bits", 3, "3-bit integer weights"),
+    ],
+)
+def test_every_number_of_the_summary_is_the_cards(path: str, value: float, said: str) -> None:
+    assert said not in summary(a_card())
+    assert said in summary(changed(path, lambda _: value))
 
 
 def test_every_energy_on_the_page_has_its_kind_and_source() -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import training.carbon
 from spikerl_deploy.carbon import emissions_kg, read_training_energy, training_energy
 from spikerl_deploy.cli.common import read_source
 from spikerl_deploy.errors import SpikerlError
-from training.carbon import SECTIONS, CarbonTracker
+from training.carbon import SECTIONS, CarbonTracker, Totals
 from training.settings import from_sources
 from training.trainer import Trainer
 
@@ -386,7 +387,21 @@ def test_a_gpu_metered_in_one_part_of_a_run_keeps_the_seconds_it_was_metered() -
     second = CarbonTracker(True, "FRA", first)
     if second.totals()["components"]["gpu"]["seconds"] > 2.0:
         pytest.skip("this machine meters a GPU")
-    assert second.stop()["energy_joule"]["gpu"] == {"value": 50.0, "kind": "measured", "seconds": 2.0}
+    figures = second.stop()
+    assert figures["energy_joule"]["gpu"] == {"value": 50.0, "kind": "measured", "seconds": 2.0}
+    assert figures["gpu_model"] == "H100"
+
+
+def test_every_processor_that_was_counted_is_named_in_turn() -> None:
+    stored = CarbonTracker(False, "FRA").totals()
+    told = []
+    for cpu, gpu in (("A", ""), ("B", "H100"), ("B", ""), ("A", "H100")):
+        stored = asdict(Totals.read(stored) + Totals(about={"cpu_model": cpu, "gpu_model": gpu}))
+        told.append((stored["about"]["cpu_model"], stored["about"]["gpu_model"]))
+    assert told == [
+        ("A", ""), ("A, resumed with B", "H100"), ("A, resumed with B", "H100"),
+        ("A, resumed with B, resumed with A", "H100"),
+    ]  # fmt: skip
 
 
 def test_without_tracking_the_sections_still_have_their_seconds() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ from training_support import (
 )
 
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.manifest import processor
+from training.resume import read_settings
+from training.run_manifest import trainer_code
+from training.run_reader import read_run
 from training.trainer import Trainer
 
 # Contacts, a buffer that wraps, a state every 40 steps: what is hardest to take up again.
@@ -220,10 +225,48 @@ def test_a_finished_run_resumed_changes_nothing(tmp_path: Path, hopping: Path) -
     before = json.loads((hopping / "result.json").read_text())
     done = succeeded(resume(tmp_path, "run", "--format", "json"))
     after = json.loads(done.stdout)
-    for name in ("steps", "updates", "best_return", "final_return", "stopped", "ranks", "per_seed"):
-        assert after[name] == before[name], name
+    assert {name: after[name] for name in before} == before
+    for path in (path for path in hopping.rglob("*") if path.is_file()):
+        assert (tmp_path / "run" / path.relative_to(hopping)).read_bytes() == path.read_bytes(), path
+    assert sum(path.is_file() for path in (tmp_path / "run").rglob("*")) == sum(
+        path.is_file() for path in hopping.rglob("*")
+    )
+
+
+def test_a_run_killed_after_its_last_state_is_ended_when_it_is_resumed(tmp_path: Path, hopping: Path) -> None:
+    shutil.copytree(hopping, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    succeeded(resume(tmp_path, "run"))
+    assert read_run(tmp_path / "run").finished
     assert_same_run(tmp_path / "run", hopping)
-    assert after["seconds"] == pytest.approx(before["seconds"], abs=1.0)
+
+
+def test_a_run_that_goes_on_tells_no_end_and_which_code_machine_and_threads_each_stretch_had(
+    tmp_path: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = tmp_path / "run", []
+    shutil.copytree(interrupted, run)
+    assert read_run(run).stopped == "interrupted"
+    started = json.loads((run / "manifest.json").read_text())
+    assert started["versions"]["spikerl-deploy"].endswith(f"+{trainer_code()}")
+    assert (started["machine"]["threads"], started["machine"]["processor"]) == ("1", processor())
+
+    def look(_step: int, _mean: float) -> bool:
+        seen.append([(run / name).exists() for name in ("result.json", "emissions.json")])
+        return len(seen) == 1
+
+    settings, _ = read_settings(run)
+    monkeypatch.setattr("training.run_manifest.trainer_code", lambda: "0123456789ab")
+    stopped = Trainer(replace(settings, threads=2), run, quiet=True, on_evaluation=look, resume=True).run().stopped
+    assert (stopped, seen) == ("pruned", [[False, False]])
+    monkeypatch.undo()
+    assert go_on(run).stopped == "steps"
+    recorded = read_run(run).recorded("machine")
+    assert recorded["threads"] == "1, resumed with 2" and recorded["processor"] == processor()
+    code = started["versions"]["spikerl-deploy"]
+    other = f"{code.partition('+')[0]}+0123456789ab"
+    assert read_run(run).recorded("versions")["spikerl-deploy"] == f"{code}, resumed with {other}, resumed with {code}"
+    assert json.loads((run / "manifest-resumed.json").read_text())["earlier"][0]["step"] < 480
 
 
 def test_a_run_that_reached_its_return_is_over_until_another_is_asked(tmp_path: Path) -> None:
@@ -362,6 +405,7 @@ SPOILT = {
     ),
     "metrics cut": (lambda run: _cut(run / "metrics.csv", 0.5), "metrics.csv"),
     "replay missing": (lambda run: (run / "resume" / "replay-rank0.bin").unlink(), "replay-rank0.bin"),
+    "manifest spoilt": (lambda run: (run / "manifest-resumed.json").write_text("[1"), "manifest-resumed.json"),
     "replay cut": (lambda run: _cut(run / "resume" / "replay-rank0.bin", 0.2), "replay-rank0.bin"),
 }  # fmt: skip
 
@@ -380,9 +424,10 @@ def test_what_cannot_be_resumed_is_one_line_and_stays_as_it_is(tmp_path: Path, i
 def test_only_the_end_of_a_run_and_its_threads_may_change_when_it_goes_on(tmp_path: Path, interrupted: Path) -> None:
     flags = {
         "seed": ["--seed", "3"], "env": ["--env", "Ant-v5"], "seeds": ["--seeds", "2"], "num-envs": ["--num-envs", "2"],
-        "set gamma": ["--set", "gamma=0.9"], "out": ["--out", "x"], "force": ["--force"], "device": ["--device", "cpu"],
+        "set gamma": ["--set", "gamma=0.9"], "out": ["--out", "x"], "force": ["--force"],
+        "device": ["--device", "cuda"],
         "config": ["--config", "c.toml"], "recipe": ["--recipe", "inverted-pendulum"], "bf16": ["--bf16"],
-        "compile": ["--no-compile"], "dist-backend": ["--dist-backend", "gloo"],
+        "compile": ["--compile"], "dist-backend": ["--dist-backend", "gloo"],
     }  # fmt: skip
     for name, arguments in flags.items():
         error, hint = error_of(spikerl(["train", "--resume", str(interrupted), *arguments], tmp_path))
@@ -400,5 +445,7 @@ def test_only_the_end_of_a_run_and_its_threads_may_change_when_it_goes_on(tmp_pa
     threads = ["--set", "threads=2", "--set", "steps=300", "--dry-run"]
     plan = succeeded(spikerl(["train", "--resume", str(interrupted), *threads], tmp_path))
     assert "threads = 2" in plan.stdout and "steps = 300" in plan.stdout
+    same = ["--set", "gamma=0.99", "--env", HOPPER, "--steps", "480", "--dry-run"]
+    assert succeeded(spikerl(["train", "--resume", str(interrupted), *same], tmp_path)).stdout
     error, _ = error_of(spikerl(["train", "--resume", str(interrupted), "--set", "threads=0"], tmp_path))
     assert "threads" in error and "must be positive" in error

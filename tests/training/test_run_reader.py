@@ -65,3 +65,7 @@ def test_versions_that_a_run_was_resumed_with_are_said_where_they_differ(folder:
     assert read_run(folder).recorded("versions") == {
         "torch": "2.6, resumed with 2.7", "numpy": "2.3", "old": "1, resumed with none", "new": "none, resumed with 3",
     }  # fmt: skip
+    stretches = [{"versions": {"torch": version}} for version in ("2.6", "2.7", "2.7", "2.6")]
+    write_json(folder / "manifest.json", stretches[0])
+    write_json(folder / "manifest-resumed.json", stretches[3] | {"earlier": stretches[1:3]})
+    assert read_run(folder).recorded("versions") == {"torch": "2.6, resumed with 2.7, resumed with 2.6"}
