@@ -55,6 +55,14 @@ def console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
+def one_thread_for_numpy() -> None:
+    """Leave the cores to torch's threads: NumPy's would take turns with them at every product, both waiting busily.
+
+    To be called before NumPy is loaded. A user's own OPENBLAS_NUM_THREADS holds.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def complete_backend(incomplete: str) -> list[str]:
     """Shell completion of backend names."""
     from simulators.registry import backend_names

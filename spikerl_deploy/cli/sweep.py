@@ -17,6 +17,7 @@ from spikerl_deploy.cli.common import (
     Verbosity,
     complete_environment,
     console,
+    one_thread_for_numpy,
     print_json,
     say,
 )
@@ -47,6 +48,7 @@ def sweep(
 
     Fixed settings: flags over --set over SPIKERL_TRAIN_* variables over [settings] over --recipe over defaults.
     """
+    one_thread_for_numpy()
     from training.sweep_space import load_plan
 
     flags = {"env": env, "steps": steps, "device": device}

@@ -17,6 +17,7 @@ from spikerl_deploy.cli.common import (
     Verbosity,
     complete_environment,
     console,
+    one_thread_for_numpy,
     print_json,
     say,
 )
@@ -70,6 +71,7 @@ def train(
     if list_settings:
         _list(describe_settings(), output)
         return
+    one_thread_for_numpy()
     flags = {
         "env": env, "steps": steps, "seed": seed, "stop_return": stop_return, "device": device, "bf16": bf16,
         "seeds": seeds, "actor": actor, "num_envs": num_envs, "dist_backend": dist_backend,

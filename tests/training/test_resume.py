@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -419,6 +422,25 @@ def test_what_cannot_be_resumed_is_one_line_and_stays_as_it_is(tmp_path: Path, i
     assert message in error
     if case != "no folder":
         assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has one thread")
+def test_numpy_leaves_the_cores_to_torch(tmp_path: Path, interrupted: Path) -> None:
+    program = f"""
+import threadpoolctl
+from typer.testing import CliRunner
+from spikerl_deploy.cli import app
+done = CliRunner().invoke(app, ["train", "--resume", {str(interrupted)!r}, "--set", "threads=2", "--dry-run"])
+assert done.exit_code == 0, done.output
+pools = {{pool["user_api"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}}
+print(pools["blas"], pools["openmp"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["1", "2"]
 
 
 def test_only_the_end_of_a_run_and_its_threads_may_change_when_it_goes_on(tmp_path: Path, interrupted: Path) -> None:
