@@ -128,13 +128,14 @@ double-pendulum: $(READY)
 
 # Train the recipe of TASK with more options (2) to a folder (1); a run that was interrupted there goes on.
 # FLAGS: options of spikerl train for this machine, such as --bf16, --device cuda or --set threads=2.
+FLAGS :=
 define train
 if test -f $(1)/resume/latest.json; then echo "going on with $(1)"; $(BIN)/spikerl train --resume $(1) $(FLAGS); \
 	else $(BIN)/spikerl train --recipe $(TASK) $(2) $(FLAGS) --out $(1) --force; fi
 endef
 
 # A policy of the zoo from nothing: settings and seed of its card, that seed alone, unless another SEED is given.
-# Fails where the float policy returns less than REQUIRE of the shipped one's.
+# It fails where the float policy returns less than REQUIRE of the shipped one's.
 TASK ?= hopper
 CARD := $(shell sed -n 's/^env = "\(.*\)"/policies\/\1.json/p' training/recipes/$(TASK).toml 2> /dev/null | tr A-Z a-z)
 SEED ?= $(shell sed -n '/"training"/,$$ s/^ *"seed": \([0-9]*\),*/\1/p' $(CARD) /dev/null 2> /dev/null | head -1)
@@ -146,7 +147,7 @@ REPRODUCED := out/reproduce/$(TASK)-$(SEED)
 reproduce: $(READY)
 	@test -f '$(CARD)' || { echo "no shipped policy of the task '$(TASK)'; there is:" \
 	  $$(sed -n 's/.*"recipe": "\(.*\)".*/\1/p' policies/*.json); exit 2; }
-	@echo "the training of the shipped policy took $$(($(TOOK) / 60)) minutes on the machine of its card, $(CARD)"
+	@echo "the training of the shipped policy took $$(($(TOOK) / 60)) minutes ($(CARD) says on what, and of how many seeds)"
 	$(call train,$(REPRODUCED)/run,--seed $(SEED) $(BEYOND))
 	$(BIN)/python -m benchmarks.publish $(REPRODUCED)/run --name $(basename $(notdir $(CARD))) --recipe $(TASK) \
 	  --compare-with $(CARD) --require-return $(REQUIRE) --out $(REPRODUCED)/policies --force

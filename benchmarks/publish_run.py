@@ -165,5 +165,7 @@ def training_part(taken: TakenRun, recipe: str, of_seeds: int | None = None) -> 
         "energy": run.energy and {"joule": run.energy.joule, "kind": run.energy.kind, "source": run.energy.source},
         "carbon": document["carbon"],
         "versions": run.recorded("versions"),
-        "machine": run.recorded("machine") | {key: value for key, value in processors.items() if value},
+        "machine": {"threads": str(settings.threads)}
+        | run.recorded("machine")
+        | {key: value for key, value in processors.items() if value},
     }

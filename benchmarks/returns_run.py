@@ -73,7 +73,7 @@ def _entry(
     energy, carbon = run.energy, document["carbon"]
     hardware = energy.hardware if energy is not None else {}
     seeds = _seeds(run, settings, tables)
-    threads = run.recorded("machine").get("threads", str(settings.threads))
+    threads = run.recorded("machine").get("threads", str(settings.threads)).replace("none", "not recorded")
     return {
         "task": task,
         "env": settings.env,

@@ -142,6 +142,7 @@ def training_table(card: Mapping[str, Any]) -> Table:
         ("energy", _energy(training, several)),
         ("carbon", _carbon(training, several)),
         ("processor", training["machine"].get("processor", "not recorded")),
+        *((name, training["machine"][name]) for name in ("threads",) if name in training["machine"]),
     ]
     return facts_table("Run", rows)
 

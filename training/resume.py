@@ -75,8 +75,8 @@ def read_state(out: Path, rank: int) -> dict[str, Any]:
     """
     document, _ = _read(out, rank)
     state = document.get("state")
-    parts = ("step", "total", "marks", "seconds", "carbon")
-    if not isinstance(state, dict) or not all(name in state for name in parts):
+    parts = ("step", "total", "marks", "seconds", "carbon", "evaluated", "last")
+    if not isinstance(state, dict) or not all(name in state for name in parts) or not isinstance(state["step"], int):
         raise SpikerlError(f"the state in '{out / FOLDER}' has missing parts", "restore it, or train again")
     arrays: dict[str, Any] = _to_arrays(state)
     return arrays

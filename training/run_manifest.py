@@ -28,7 +28,8 @@ def write_manifest(out: Path, settings: Settings, resumed_at: int | None = None)
     """Write the manifest of a run that starts, or add that of one that goes on from a step.
 
     `manifest-resumed.json` is the manifest of the last stretch, with those of the stretches between it and the start
-    in `earlier`. The version of spikerl-deploy has the trainer's code behind a plus sign.
+    in `earlier`, and the `step` that each went on from. The version of spikerl-deploy has the trainer's code behind a
+    plus sign.
 
     Raises:
         SpikerlError: what is there already cannot be read.
@@ -40,7 +41,8 @@ def write_manifest(out: Path, settings: Settings, resumed_at: int | None = None)
         write_json(out / STARTED, manifest)
         return
     last = _read(out / RESUMED)
-    earlier = [*last.pop("earlier", []), last] if last else []
+    before = [*last.pop("earlier", []), last] if last else []
+    earlier = [one for one in before if one.get("step", 0) < resumed_at]  # without those that came to no new state
     write_json(out / RESUMED, {**manifest, "step": resumed_at, "earlier": earlier})
 
 

@@ -131,7 +131,7 @@ class Trainer:
         elif self.first:
             clear_run_folder(self.out, s.all_seeds)
             self.lock.take()
-        if self.first:  # before all else: it marks the folder as a run, which --force may replace
+        if self.first and not self.resume:  # before all else: it marks the folder as a run, which --force may replace
             write_text(self.out / "config.toml", s.to_toml())
         self.group.wait()
         try:
@@ -141,28 +141,32 @@ class Trainer:
             if self.first and not self.resume:
                 (self.out / "config.toml").unlink()  # nothing has begun
             raise
-        if self.first:
-            write_manifest(self.out, s, int(state["step"]) if state else None)
+        if self.first and not self.resume:
+            write_manifest(self.out, s)
         folders = seed_folders(self.out, s.all_seeds) if self.first else []
         marks, earlier = (state["marks"], state["seconds"]) if state else (None, 0.0)
-        stopped = "steps"
+        stopped, going_on = "steps", state is None
         try:
             with disk_errors(self.out), memory_errors(s), interrupts() as signals:
                 if state is None:
                     self.begin_episodes()
                 else:
                     restore(self, state)
-                    if self.first:
-                        remove_end(self.out)
                 with RunLog(folders, s.steps, s.tensorboard, self.quiet, marks, earlier, self.step) as log:
                     if state is None:
                         self._save(log)
+                    elif self.first:  # not before: where it cannot go on, its records stay those of its end
+                        remove_end(self.out)
+                        write_text(self.out / "config.toml", s.to_toml())
+                        write_manifest(self.out, s, self.step)
+                    going_on = True
                     stopped = self._loop(log, signals)
                     seconds = log.seconds
                 self._write_emissions()
         except BaseException:
-            with suppress(SpikerlError):  # a run that fails has spent energy too; how it failed matters more
-                self._write_emissions()
+            if going_on:  # a run that fails has spent energy too; how it failed matters more
+                with suppress(SpikerlError):
+                    self._write_emissions()
             raise
         finally:
             self._close()

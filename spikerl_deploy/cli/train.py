@@ -50,7 +50,7 @@ def train(
     ranks: Annotated[int, typer.Option(help="Processes that train one policy together on this machine.")] = 1,
     dist_backend: Annotated[str | None, typer.Option(help="auto, nccl, gloo or mpi.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run; --steps and --stop-return may change.")
+        Path | None, typer.Option(help="Go on with this run; --steps, --stop-return and --set threads=N may change.")
     ] = None,
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the update; else where it pays.")

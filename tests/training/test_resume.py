@@ -42,7 +42,7 @@ from training_support import (
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.manifest import processor
 from training.resume import read_settings
-from training.run_manifest import trainer_code
+from training.run_manifest import trainer_code, write_manifest
 from training.run_reader import read_run
 from training.trainer import Trainer
 
@@ -236,6 +236,40 @@ def test_a_finished_run_resumed_changes_nothing(tmp_path: Path, hopping: Path) -
     )
 
 
+@pytest.mark.parametrize("spoil", ["replay-rank0.bin", "metrics.csv"])
+def test_a_finished_run_that_cannot_be_extended_stays_finished(tmp_path: Path, hopping: Path, spoil: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(hopping, run)
+    (spoilt,) = run.rglob(spoil)
+    _cut(spoilt, 0.2)
+    error_of(resume(tmp_path, "run", "--steps", "960"))
+    for name in ("config.toml", "manifest.json", "result.json", "emissions.json"):
+        assert (run / name).read_bytes() == (hopping / name).read_bytes(), name
+    assert not (run / "manifest-resumed.json").exists()
+
+
+def test_a_signal_in_the_last_turn_leaves_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(tiny(**HOPPING), tmp_path / "run", quiet=True)
+    real = trainer.envs.receive
+
+    def receive() -> Any:
+        if trainer.step == 479:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real()
+
+    monkeypatch.setattr(trainer.envs, "receive", receive)
+    assert trainer.run().stopped == "steps"
+    assert read_run(tmp_path / "run").finished
+
+
+def test_stretches_that_came_to_no_new_state_are_not_told(tmp_path: Path) -> None:
+    for step, threads in ((40, 1), (40, 2), (80, 3), (80, 4), (90, 5)):
+        write_manifest(tmp_path, tiny(threads=threads), step)
+    document = json.loads((tmp_path / "manifest-resumed.json").read_text())
+    told = [(one["step"], one["machine"]["threads"]) for one in (*document["earlier"], document)]
+    assert told == [(40, "2"), (80, "4"), (90, "5")]
+
+
 def test_a_run_killed_after_its_last_state_is_ended_when_it_is_resumed(tmp_path: Path, hopping: Path) -> None:
     shutil.copytree(hopping, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
@@ -401,6 +435,8 @@ SPOILT = {
     "state of unknown settings": (lambda run: _edit(_state(run), settings='{"gama": 1}'), "gama"),
     "state without state": (lambda run: _edit(_state(run), state=None), "state"),
     "state without agent": (lambda run: _edit(_state(run), agent=None), "agent"),
+    "state without returns": (lambda run: _edit(_state(run), last=None), "state"),
+    "state at no step": (lambda run: _edit(_state(run), step="soon"), "state"),
     "state without draws": (lambda run: _edit(_state(run), draws=None), "draws"),
     "state of other networks": (
         lambda run: _edit(_state(run), settings=json.dumps(json.loads(torch.load(_state(run))["settings"]) | NINE)),

@@ -250,6 +250,16 @@ def test_signals_are_collected_a_late_ctrl_c_ends_and_the_handlers_come_back(mon
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_a_signal_to_a_run_within_a_sweep_is_one_to_the_sweep() -> None:
+    with interrupts() as sweeps:
+        with interrupts() as runs:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        assert runs == sweeps == [signal.SIGTERM]
+    with interrupts() as later:
+        assert later == []
+
+
 DISK: dict[str, Any] = {
     "env": HOPPER, "steps": 150, "start_steps": 10, "eval_every": 50, "checkpoint_every": 50, "eval_episodes": 1,
 }  # fmt: skip
