@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.returns_document import MACHINE, TASKS, TOLD, baseline_of, differing, extremes, last_ten, row_of
-from benchmarks.returns_rows import ACTORS, Row, compared_with, markdown_table, over_seeds, plain
+from benchmarks.returns_rows import ACTORS, Row, compared_with, markdown_table, of_fewer, over_seeds, plain
 from training.run_document import LAST
 
 
@@ -126,15 +126,13 @@ def _ablation(
     if not end:
         return *first, "no evaluation at the same step", *[""] * 5
     cut = [[[point for point in curves[seed][1] if point[0] <= end] for seed in seeds] for curves in (theirs, ours)]
-    fewest = min(len(curve) for side in cut for curve in side)
-    few = f" (of {fewest})" if fewest < LAST else ""
+    few = of_fewer(curve for side in cut for curve in side)
     tops = [[extremes(curve)["maximum"] for curve in side] for side in cut]
     lasts = [[last_ten([mean for _, mean, _ in curve]) for curve in side] for side in cut]
     without, within = (statistics.fmean(side) for side in tops)
     percent = f"{within / without - 1:+.1%}" if without > 0 else ""
-    asked = max(changed_run["steps_asked"] for changed_run, _ in ours.values())
-    end_text = f"{end:,}" + (f" of {asked:,}" if end < asked else "")
-    return *first, end_text, *map(over_seeds, tops), *(over_seeds(side) + few for side in lasts), percent
+    until = f"{end:,} of {run['steps_asked']:,}" if end < run["steps_asked"] else f"{end:,}"
+    return *first, until, *map(over_seeds, tops), *(over_seeds(side) + few for side in lasts), percent
 
 
 def _difference(base: dict[str, Any], changed: dict[str, Any]) -> str:

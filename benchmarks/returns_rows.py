@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.returns_document import TASKS, row_of
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.report.markdown import plain_text
+from training.run_document import LAST
 
 ACTORS = {"spiking": "spiking", "mlp": "dense ANN"}
 
@@ -117,6 +118,12 @@ def over_seeds(values: Sequence[float]) -> str:
     """Mean and sample standard deviation; of one seed its value alone."""
     mean = f"{statistics.fmean(values):,.0f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):,.0f}"
+
+
+def of_fewer(curves: Iterable[Sequence[Any]]) -> str:
+    """What stands behind a mean of the last evaluations where the shortest curve has too few for it."""
+    fewest = min(len(curve) for curve in curves)
+    return f" (of {fewest})" if fewest < LAST else ""
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.returns_docs import ablation_table, published_table, runs_table, search_table, versions_table
 from benchmarks.returns_document import TASKS
 from benchmarks.returns_notes import notes
-from benchmarks.returns_rows import ACTORS, Row, best, compared_with, markdown_table, over_seeds, plain, rows
+from benchmarks.returns_rows import ACTORS, Row, best, compared_with, markdown_table, of_fewer, over_seeds, plain, rows
 from training.run_document import LAST
 
 DETAIL = frozenset({"final", "maximum of it"})  # columns that README.md goes without
@@ -82,8 +82,7 @@ def results_table(document: dict[str, Any], published: dict[str, Any], leave_out
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    fewest = min(len(seed["curve"]) for _, seed in row.parts)
-    few = f" (of {fewest})" if fewest < LAST else ""
+    few = of_fewer(seed["curve"] for _, seed in row.parts)
     maximum, final, last = (over_seeds(row.values(name)) for name in ("maximum", "final", "last_ten"))
     return str(len(row.parts)), row.steps, maximum, final, last + few
 

@@ -142,8 +142,9 @@ def training_table(card: Mapping[str, Any]) -> Table:
         ("energy", _energy(training, several)),
         ("carbon", _carbon(training, several)),
         ("processor", training["machine"].get("processor", "not recorded")),
-        *((name, training["machine"][name]) for name in ("threads",) if name in training["machine"]),
     ]
+    if "threads" in training["machine"]:  # cards of before runs recorded them have none
+        rows.append(("threads", training["machine"]["threads"]))
     return facts_table("Run", rows)
 
 

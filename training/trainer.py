@@ -131,7 +131,7 @@ class Trainer:
         elif self.first:
             clear_run_folder(self.out, s.all_seeds)
             self.lock.take()
-        if self.first and not self.resume:  # before all else: it marks the folder as a run, which --force may replace
+            # before all else: it marks the folder as a run, which --force may replace
             write_text(self.out / "config.toml", s.to_toml())
         self.group.wait()
         try:
@@ -186,12 +186,9 @@ class Trainer:
 
     def _ended(self, state: Mapping[str, Any]) -> Result | None:
         """The result of a run that was to be resumed and has no step to do; its folder stays as it is."""
-        s = self.settings
-        wanted = s.stop_return
-        done = int(state["step"]) >= s.steps
-        if not done and not (wanted is not None and state.get("evaluated") and float(state["last"].min()) >= wanted):
-            return None
-        return read_result(self.out, int(state["step"]))
+        step = state["step"]
+        done = step >= self.settings.steps or self._reached(state["last"])
+        return read_result(self.out, step) if done else None
 
     def _write_emissions(self) -> None:
         if self.first:
@@ -210,7 +207,7 @@ class Trainer:
 
     def _loop(self, log: RunLog, signals: list[int]) -> str:
         s = self.settings
-        if self.evaluated and self._reached():  # a finished run was resumed
+        if self._reached(self.last):  # a finished run was resumed
             return "stop_return"
         while self.step < s.steps:
             self.carbon.section("collecting")
@@ -317,14 +314,15 @@ class Trainer:
 
     def _stops(self) -> str | None:
         """Why to stop after an evaluation, or None."""
-        if self._reached():
+        if self._reached(self.last):
             return "stop_return"
         if self.on_evaluation is not None and self.on_evaluation(self.step, float(self.last.mean())):
             return "pruned"
         return None
 
-    def _reached(self) -> bool:
-        return self.settings.stop_return is not None and bool(self.last.min() >= self.settings.stop_return)
+    def _reached(self, last: np.ndarray) -> bool:
+        """Whether every seed's last evaluation, -inf before the first, has the return to stop at."""
+        return self.settings.stop_return is not None and bool(last.min() >= self.settings.stop_return)
 
     def _passed(self, every: int) -> bool:
         """Whether the last turn reached or passed a multiple of so many steps."""
