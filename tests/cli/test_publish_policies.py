@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import io
 import json
@@ -12,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from publish_support import EMISSIONS, RECIPE, evaluations
 from support import run_here
-from training_support import PENDULUM, tiny
+from training_support import PENDULUM
 
 from benchmarks import publish as publishing
-from benchmarks import publish_card, publish_run
+from benchmarks import publish_card
 from benchmarks.publish import Plan, better_method, main, publish
 from benchmarks.publish_card import refuse_paths
 from benchmarks.publish_compare import check_comparable, check_return, comparison_table
 from benchmarks.publish_pages import main as pages
-from benchmarks.publish_run import take_run, training_part
 from simulators.fixed import FixedBackend
 from simulators.protocol import Backend
 from simulators.rollout import rollout
@@ -33,23 +32,8 @@ from spikerl_deploy.model_card import card_markdown, overview_markdown, read_car
 from spikerl_deploy.policy import Policy
 from spikerl_deploy.policy_file import load_policy
 from training.checkpoint import policy_of
-from training.trainer import Trainer
 
-EMISSIONS = {
-    "tracked": True, "source": "a meter", "duration_s": 9.0, "total_energy_joule": 2000.0,
-    "total_energy_kind": "measured", "emissions_kg_co2eq": 0.5, "cpu_model": "P", "gpu_model": "",
-    "energy_joule": {"cpu": {"value": 2000.0, "kind": "measured", "seconds": 9.0}}, "sections": {},
-    "carbon_intensity": {"value": 400.0, "unit": "g CO2eq/kWh", "kind": "modelled", "source": "a table"},
-}  # fmt: skip
-NAME, RECIPE, EPISODES = "invertedpendulum-v5", "inverted-pendulum", 2
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of 400 steps."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    Trainer(tiny(env=PENDULUM, seed=3), folder).run()
-    return folder
+NAME, EPISODES = "invertedpendulum-v5", 2
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +46,6 @@ def published(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         publish(Plan(run, NAME, RECIPE, out, episodes=EPISODES, choosing_episodes=3, calibration_steps=100))
     assert contents(run) == before
     return out
-
-
-@pytest.fixture
-def copy(run: Path, tmp_path: Path) -> Path:
-    """A copy of the run for a test to damage."""
-    return Path(shutil.copytree(run, tmp_path / "copy"))
 
 
 def command_here(folder: Path, *arguments: str) -> str:
@@ -85,11 +63,6 @@ def contents(folder: Path) -> dict[str, str]:
 def returns(backend: Backend, policy: Policy, seeds: range) -> list[float]:
     with backend.open(policy) as session:
         return list(rollout(session, PENDULUM, seeds).returns)
-
-
-def evaluations(run: Path) -> dict[int, float]:
-    rows = csv.DictReader((run / "metrics.csv").open())
-    return {int(row["step"]): float(row["value"]) for row in rows if row["name"] == "return_mean"}
 
 
 def test_what_is_published_is_found_and_whole(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,84 +278,6 @@ def test_what_cannot_be_published_is_refused_first(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_without_an_evaluation_has_nothing_to_publish(copy: Path, tmp_path: Path) -> None:
-    (copy / "checkpoints" / "best.pt").unlink()
-    with pytest.raises(SpikerlError, match="has no best checkpoint"):
-        take_run(copy, tmp_path / "run")
-
-
-def test_metrics_that_lag_behind_the_checkpoint_are_completed_by_it(copy: Path, tmp_path: Path) -> None:
-    whole = training_part(take_run(copy, tmp_path / "whole"), RECIPE)
-    step = whole["checkpoint"]["step"]
-    lines = (copy / "metrics.csv").read_text().splitlines(keepends=True)
-    (copy / "metrics.csv").write_text(
-        "".join(line for line in lines if not line.startswith(f"{step},") or "eval" not in line)
-    )
-    assert training_part(take_run(copy, tmp_path / "lagging"), RECIPE)["selection"] == whole["selection"]
-
-
-def test_a_checkpoint_that_is_not_the_best_of_its_metrics_is_refused(copy: Path, tmp_path: Path) -> None:
-    with (copy / "metrics.csv").open("a") as stream:
-        stream.write("400,1e6,1,eval,return_mean,1e6\n")
-    with pytest.raises(SpikerlError, match="it is not the best of this run"):
-        training_part(take_run(copy, tmp_path / "run"), RECIPE)
-
-
-def test_a_run_that_ended_has_its_energy_with_its_source(copy: Path, tmp_path: Path) -> None:
-    write_json(copy / "emissions.json", EMISSIONS)
-    part = training_part(take_run(copy, tmp_path / "run"), RECIPE)
-    assert part["energy"] == {"joule": 2000.0, "kind": "measured", "source": "a meter"}
-    assert part["carbon"]["kg_co2eq"] == 0.5
-
-
-def test_a_run_that_was_given_more_steps_is_asked_for_those_of_its_settings(copy: Path, tmp_path: Path) -> None:
-    text = (copy / "config.toml").read_text()
-    (copy / "config.toml").write_text(text.replace("steps = 400\n", "steps = 900\n", 1))
-    write_json(copy / "emissions.json", EMISSIONS)
-    part = training_part(take_run(copy, tmp_path / "run"), RECIPE)
-    assert (part["finished"], part["stopped"], part["energy"]) == (False, None, None)
-    assert (part["steps_done"], part["steps_asked"], part["beyond_recipe"]["steps"]) == (400, 900, 900)
-
-
-def test_versions_of_a_resumed_run_are_those_of_both_stretches(copy: Path, tmp_path: Path) -> None:
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["versions"]["torch"] = "9.0"
-    write_json(copy / "manifest-resumed.json", manifest)
-    part = training_part(take_run(copy, tmp_path / "run"), RECIPE)
-    first = json.loads((copy / "manifest.json").read_text())["versions"]
-    assert part["versions"] == first | {"torch": f"{first['torch']}, resumed with 9.0"}
-
-
-def test_the_seeds_that_a_policy_was_chosen_among_may_be_of_several_runs(run: Path, tmp_path: Path) -> None:
-    taken = take_run(run, tmp_path / "run")
-    assert training_part(taken, RECIPE, 5)["selection"]["of_seeds"] == 5
-    assert training_part(taken, RECIPE)["selection"]["of_seeds"] == 1
-
-
-def test_a_checkpoint_that_changes_while_it_is_copied_is_copied_again(
-    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint, copies, pauses = copy / "checkpoints" / "best.pt", [], []
-    later = checkpoint.read_bytes()
-    checkpoint.write_bytes(b"an earlier one")
-    real = publish_run._copy
-
-    def copy_while_training(*places: Path) -> None:
-        real(*places)
-        copies.append(checkpoint.read_bytes())
-        checkpoint.write_bytes(later)
-
-    monkeypatch.setattr(publish_run, "_copy", copy_while_training)
-    monkeypatch.setattr(publish_run.time, "sleep", pauses.append)
-    taken = take_run(copy, tmp_path / "run")
-    assert copies == [b"an earlier one", later] and pauses == [publish_run.PAUSE_S]
-    assert taken.checkpoint.read_bytes() == later
-    monkeypatch.setattr(publish_run, "_copy", lambda *places: (real(*places), checkpoint.write_bytes(later + b"x")))
-    monkeypatch.setattr(publish_run, "sha256_file", lambda path: object())
-    with pytest.raises(SpikerlError, match="changes all the time"):
-        take_run(copy, tmp_path / "run")
-
-
 def test_integers_that_were_not_simulated_are_not_shipped(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -446,20 +341,3 @@ def test_a_readme_that_is_no_overview_is_never_replaced(
     with pytest.raises(SpikerlError, match="no overview of policies"):
         publish(Plan(run, NAME, RECIPE, tmp_path, force=True))
     assert (tmp_path / "README.md").read_text() == "# My project\n"
-
-
-def test_one_seed_of_several_is_published_by_its_folder(tmp_path: Path) -> None:
-    run = tmp_path / "both"
-    Trainer(tiny(env=PENDULUM, seed=5, seeds=2, steps=120, eval_every=60), run).run()
-    with pytest.raises(SpikerlError, match="holds 2 seeds") as error:
-        take_run(run, tmp_path / "run")
-    assert "the best evaluation is that of" in str(error.value.hint)
-    taken = take_run(run / "seed-6", tmp_path / "run")
-    assert (taken.seed, taken.source) == (6, "run/seed-6")
-    assert taken.checkpoint.read_bytes() == (run / "seed-6" / "checkpoints" / "best.pt").read_bytes()
-    part = training_part(taken, RECIPE)
-    assert (part["seed"], part["seeds"], part["steps_done"]) == (6, 2, 120)
-    assert part["selection"]["of_seeds"] == 2
-    with pytest.raises(SpikerlError, match="--of-seeds 1 is less than the 2 seeds of the run"):
-        training_part(taken, RECIPE, 1)
-    assert part["selection"]["mean_return"] == pytest.approx(max(evaluations(run / "seed-6").values()))
