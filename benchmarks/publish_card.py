@@ -150,6 +150,8 @@ def _commands(
     extra = "".join(f" --set {key}={_value(value)}" for key, value in training["beyond_recipe"].items())
     if training["seeds"] > 1:
         extra += f" --set seeds={training['seeds']}"
+    if "ranks" in training["machine"]:  # they share a run's updates: another number trains another policy
+        extra += f" --ranks {training['machine']['ranks']}"
     export = export_arguments(quantization["method"], quantization["bits"], taken.source, f"{name}.nir")
     bare = "" if policy.trained is not None else " --no-trained"
     return [

@@ -167,5 +167,6 @@ def training_part(taken: TakenRun, recipe: str, of_seeds: int | None = None) -> 
         "versions": run.recorded("versions"),
         "machine": {"threads": str(settings.threads)}
         | run.recorded("machine")
+        | ({"ranks": str(run.ranks)} if run.ranks > 1 else {})
         | {key: value for key, value in processors.items() if value},
     }

@@ -114,7 +114,8 @@ def check_recipe(entry: dict[str, Any]) -> None:
 
     recipe = recipe_settings(entry["task"])
     wanted = returns.compared({**entry, "settings": recipe["settings"], "steps_asked": recipe["steps"],
-                               "evaluation": recipe["evaluation"]})  # fmt: skip
+                               "evaluation": recipe["evaluation"],
+                               "machine": {**entry["machine"], "ranks": 1}})  # fmt: skip
     for name, (left, right) in returns.differing(returns.compared(entry), wanted).items():
         raise SpikerlError(f"{returns.name_of(entry)} has {name} = {left}, recipe '{entry['task']}' has {right}",
                            "add it with --group search, --label and --note, or mend the recipe")  # fmt: skip

@@ -6,9 +6,8 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.returns_document import MACHINE, TASKS, TOLD, baseline_of, differing, extremes, last_ten, row_of
-from benchmarks.returns_rows import ACTORS, Row, compared_with, markdown_table, of_fewer, over_seeds, plain
-from training.run_document import LAST
+from benchmarks.returns_document import MACHINE, TASKS, TOLD, baseline_of, differing, extremes, row_of
+from benchmarks.returns_rows import ACTORS, Row, compared_with, markdown_table, over_seeds, plain
 
 
 def runs_table(document: dict[str, Any]) -> str:
@@ -27,9 +26,9 @@ def runs_table(document: dict[str, Any]) -> str:
                           f"`{seed['metrics']['sha256'][:12]}`", f"{seed['maximum']:,.0f}",
                           f"{seed['maximum_step']:,}", f"{seed['final']:,.0f}", hours))  # fmt: skip
     note = ("Hours, energy and carbon are of all seeds of a run together, and of the run as it was when it was added; "
-            "energy is told when a run ends, and is that of the whole machine, other work on it included. The SHA-256 "
-            "tells which metrics.csv a curve is from; those files hold times, are not published, and come out another "
-            "each time.\n")  # fmt: skip
+            "energy is told when a run ends or is stopped, and is that of the whole machine, other work on it included."
+            " The SHA-256 tells which metrics.csv a curve is from; those files hold times, are not published, and come "
+            "out another each time.\n")  # fmt: skip
     return markdown_table(head, lines, words=11) + "\n" + note if lines else "No run was added yet.\n"
 
 
@@ -39,14 +38,15 @@ def _evaluations(run: dict[str, Any], seed: dict[str, Any]) -> str:
 
 def _versions(run: dict[str, Any]) -> str:
     named = {name: run["versions"].get(name) for name in ("spikerl-deploy", "torch", "gymnasium", "mujoco")}
-    return plain(", ".join(f"{name} {version}" for name, version in named.items() if version))
+    told = ", ".join(f"{name} {version}" for name, version in named.items() if version)
+    return plain(f"{told}. {run['note']}" if run["note"] else told)
 
 
 def _costs(run: dict[str, Any]) -> tuple[str, str, str, str]:
     """Hours, energy, carbon and machine of a run."""
     energy, carbon, machine = run["energy"], run["carbon"], run["machine"]
     where = [name for name in (machine["processor"], machine["gpu"]) if name] or ["not told before the run ends"]
-    where.append(f"{machine['threads']} thread{'s' if machine['threads'] != 1 else ''}")
+    where.append("1 thread" if machine["threads"] == 1 else f"threads: {machine['threads']}")
     if machine["ranks"] > 1:
         where.append(f"{machine['ranks']} ranks")
     return (
@@ -93,14 +93,14 @@ def _untried(document: dict[str, Any]) -> str:
             continue
         like = [TASKS[other] for other in TASKS if other in searched and recipes.get(other) == recipes[task]]
         taken = "the defaults" if not recipes[task] else f"the settings of {' and '.join(like)}" if like else ""
-        lines.append(f"- {env}: no other settings are on record{f'; the recipe has {taken}' if taken else ''}.\n")
+        lines.append(f"- {env}: no settings were tried to find the recipe{f'; it has {taken}' if taken else ''}.\n")
     return "".join(lines)
 
 
 def ablation_table(document: dict[str, Any]) -> str:
     """What each technique changes: the same task, seeds and steps, so far as both runs have gone."""
     head = ("task", "change", "compared with", "settings that differ", "seeds", "both up to step", "maximum without",
-            "maximum with", f"last {LAST} without", f"last {LAST} with", "change of the maximum")  # fmt: skip
+            "maximum with", "final without", "final with", "change of the maximum")  # fmt: skip
     lines, seen = [], set()
     for run in document["runs"]:
         if run["group"] != "ablation" or run["against"] == run["label"] or row_of(run) in seen:
@@ -121,25 +121,25 @@ def _ablation(
     shared = [{point[0] for point in ours[seed][1]} & {point[0] for point in theirs[seed][1]} for seed in seeds]
     end = max(set.intersection(*shared), default=0)
     compared = plain(run["against"]) or "the recipe"
-    first = (run["env"], plain(run["label"]), compared, _difference(theirs[seeds[0]][0], ours[seeds[0]][0]),
-             str(len(seeds)))  # fmt: skip
+    first = run["env"], plain(run["label"]), compared, _differences(theirs, ours, seeds), str(len(seeds))
     if not end:
         return *first, "no evaluation at the same step", *[""] * 5
     cut = [[[point for point in curves[seed][1] if point[0] <= end] for seed in seeds] for curves in (theirs, ours)]
-    few = of_fewer(curve for side in cut for curve in side)
-    tops = [[extremes(curve)["maximum"] for curve in side] for side in cut]
-    lasts = [[last_ten([mean for _, mean, _ in curve]) for curve in side] for side in cut]
+    tops, finals = ([[extremes(curve)[name] for curve in side] for side in cut] for name in ("maximum", "final"))
     without, within = (statistics.fmean(side) for side in tops)
     percent = f"{within / without - 1:+.1%}" if without > 0 else ""
     until = f"{end:,} of {run['steps_asked']:,}" if end < run["steps_asked"] else f"{end:,}"
-    return *first, until, *map(over_seeds, tops), *(over_seeds(side) + few for side in lasts), percent
+    return *first, until, *map(over_seeds, tops), *map(over_seeds, finals), percent
 
 
-def _difference(base: dict[str, Any], changed: dict[str, Any]) -> str:
-    pairs = differing(base["settings"], changed["settings"])
-    texts = [
-        f"{name}: {_value(left)} to {_value(right)}" for name, (left, right) in pairs.items() if name not in MACHINE
-    ]
+def _differences(base: dict[int, Any], changed: dict[int, Any], seeds: list[int]) -> str:
+    """Settings that differ, and of which seeds where not of all: BF16 may be on in some seeds of a row alone."""
+    found: dict[str, list[int]] = {}
+    for seed in seeds:
+        for name, (left, right) in differing(base[seed][0]["settings"], changed[seed][0]["settings"]).items():
+            if name not in MACHINE:
+                found.setdefault(f"{name}: {_value(left)} to {_value(right)}", []).append(seed)
+    texts = (text if of == seeds else f"{text} (seed {', '.join(map(str, of))})" for text, of in found.items())
     return plain("; ".join(texts)) or "none"
 
 

@@ -114,7 +114,8 @@ def compared(run: dict[str, Any]) -> dict[str, Any]:
     """What runs of one row must share: all that decides a result, but for the seed and what the tables tell."""
     apart = MACHINE | TOLD | (SPIKES if run["actor"] == "mlp" else frozenset())
     settings = {name: value for name, value in run["settings"].items() if name not in apart}
-    return {**settings, "actor": run["actor"], "steps": run["steps_asked"], "evaluation": run["evaluation"]}
+    return {**settings, "actor": run["actor"], "steps": run["steps_asked"], "evaluation": run["evaluation"],
+            "ranks": run["machine"]["ranks"]}  # fmt: skip
 
 
 def row_of(run: dict[str, Any]) -> tuple[str, str, str]:

@@ -45,6 +45,10 @@ def _published(published: dict[str, Any], where: str) -> Iterator[str]:
         link = f"[{plain(source.get('id', source['title']))}]({source['url']})"
         quoted = "" if source["read"] else "; quoted, not checked against the source itself"
         yield f"Published: {plain(source['statistic'])}, {plain(source['environments'])} tasks, {link}{quoted}."
+    yield (
+        "Ours is the mean of each seed's maximum. Theirs may be the maximum of the mean curve, which is lower "
+        f"({where})."
+    )
     yield f"v5 differs from v4 in {changed} of the {len(TASKS)} tasks ({where})."
     for task, env in TASKS.items():
         reference = best(published, task, "ann")

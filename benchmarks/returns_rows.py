@@ -87,6 +87,13 @@ class Row:
         return [seed[name] for _, seed in self.parts]
 
     @property
+    def top_of_mean_curve(self) -> float:
+        """The largest mean over seeds, of the evaluations that all of them have: at most the mean of their maxima."""
+        curves = [{step: mean for step, mean, _ in seed["curve"]} for _, seed in self.parts]
+        shared = set.intersection(*(set(curve) for curve in curves))
+        return max(statistics.fmean(curve[step] for curve in curves) for step in shared)
+
+    @property
     def gone(self) -> str:
         """How far the seeds have gone, in words."""
         done = sorted({run["steps_done"] for run, _ in self.parts})

@@ -12,7 +12,7 @@ from benchmarks.returns_notes import notes
 from benchmarks.returns_rows import ACTORS, Row, best, compared_with, markdown_table, of_fewer, over_seeds, plain, rows
 from training.run_document import LAST
 
-DETAIL = frozenset({"final", "maximum of it"})  # columns that README.md goes without
+DETAIL = frozenset({"maximum of the mean curve", "final", "share of published"})  # columns that README.md goes without
 
 
 def readme_text(document: dict[str, Any], published: dict[str, Any]) -> str:
@@ -59,8 +59,8 @@ def results_table(document: dict[str, Any], published: dict[str, Any], leave_out
     sources = compared_with(published).values()
     version, algorithm = (plain(" or ".join(sorted({source[name] for source in sources})))
                           for name in ("environments", "algorithm"))  # fmt: skip
-    head = ("task", "policy", "seeds", "environment steps", "maximum", "final", f"mean of the last {LAST}",
-            f"best published spiking ({version})", "maximum of it",
+    head = ("task", "policy", "seeds", "environment steps", "maximum", "maximum of the mean curve", "final",
+            f"mean of the last {LAST}", f"best published spiking ({version})", "share of published",
             f"published ANN {algorithm} ({version})")  # fmt: skip
     lines = []
     for task, env in TASKS.items():
@@ -69,7 +69,7 @@ def results_table(document: dict[str, Any], published: dict[str, Any], leave_out
         reference, beside = f"{spiking[0]:,.0f}, {plain(spiking[1])}", f"{ann[0]:,.0f}"
         found = rows(document, task, "recipe")
         if not found:
-            lines.append((env, "spiking", "none yet", *[""] * 4, reference, "", beside))
+            lines.append((env, "spiking", "none yet", *[""] * 5, reference, "", beside))
         for row in found:
             share = f"{statistics.fmean(row.values('maximum')) / spiking[0]:.1%}"
             lines.append((env, "spiking", *_cells(row), reference, share, beside))
@@ -84,7 +84,7 @@ def results_table(document: dict[str, Any], published: dict[str, Any], leave_out
 def _cells(row: Row) -> tuple[str, ...]:
     few = of_fewer(seed["curve"] for _, seed in row.parts)
     maximum, final, last = (over_seeds(row.values(name)) for name in ("maximum", "final", "last_ten"))
-    return str(len(row.parts)), row.steps, maximum, final, last + few
+    return str(len(row.parts)), row.steps, maximum, f"{row.top_of_mean_curve:,.0f}", final, last + few
 
 
 def unfinished(document: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from spikerl_deploy.report.table import number, percent
 
+WHOLE = 100.0  # from this return on decimals say nothing
 DECIDES = 0.02  # of the retention: a seed without which it differs by more is named
 
 
@@ -24,9 +25,14 @@ def decisive_seed(card: Mapping[str, Any]) -> str | None:
         return None
     return (
         f"Seed {evaluation['seeds'][index]} decides the retention on Lava: the float policy returns "
-        f"{number(torch[index])} there, the integers {number(lava[index])}. Without that seed it is "
-        f"{percent(others[index], 4)}."
+        f"{_beside(torch[index], lava[index])} there, the integers {_beside(lava[index], torch[index])}. "
+        f"Without that seed it is {percent(others[index], 4)}."
     )
+
+
+def _beside(value: float, other: float) -> str:
+    """A return to be read beside another: without decimals where either is large, or -1.774 reads as -1,774."""
+    return f"{round(value):,}" if max(abs(value), abs(other)) >= WHOLE else number(value)
 
 
 def _without(values: Sequence[float], index: int) -> list[float]:

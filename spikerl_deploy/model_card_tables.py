@@ -34,7 +34,8 @@ def overview_table(cards: Sequence[Mapping[str, Any]]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for card in cards:
         policy, evaluation, training = card["policy"], card["evaluation"], card["training"]
-        steps = f"{training['steps_done']:,} steps"
+        steps, among = f"{training['steps_done']:,} steps", training["selection"]["of_seeds"]
+        steps = steps if training["finished"] else f"unfinished, {steps} of {training['steps_asked']:,}"
         rows.append(
             (
                 card["name"],
@@ -46,7 +47,7 @@ def overview_table(cards: Sequence[Mapping[str, Any]]) -> Table:
                 retention_text(evaluation["comparisons"]["lava"]),
                 f"{card['workload']['per_inference']['synaptic_operations']:,.0f}",
                 f"{policy['bytes'] / 1e3:,.0f}",
-                steps if training["finished"] else f"unfinished, {steps} of {training['steps_asked']:,}",
+                f"{steps}, best of {among} seeds" if among > 1 else steps,
             )
         )
     counts = {len(card["evaluation"]["seeds"]) for card in cards}
@@ -55,6 +56,8 @@ def overview_table(cards: Sequence[Mapping[str, Any]]) -> Table:
         f"Returns: means of {seeds} episodes, the same seeds for both. retention: return on lava / float return, "
         "95 % interval. SynOps: synaptic operations of an inference, a mean."
     )
+    if any(card["training"]["selection"]["of_seeds"] > 1 for card in cards):
+        note += " Best of several seeds: another seed is expected to return less."
     return Table("Shipped policies", columns, tuple(rows), note)
 
 
@@ -145,6 +148,8 @@ def training_table(card: Mapping[str, Any]) -> Table:
     ]
     if "threads" in training["machine"]:  # cards of before runs recorded them have none
         rows.append(("threads", training["machine"]["threads"]))
+    if "ranks" in training["machine"]:
+        rows.append(("ranks", training["machine"]["ranks"]))
     return facts_table("Run", rows)
 
 

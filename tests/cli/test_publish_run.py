@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from card_support import a_card
 from publish_support import EMISSIONS, RECIPE, evaluations
 from training_support import PENDULUM, tiny
 
-from benchmarks import publish_run
+from benchmarks import publish_card, publish_run
 from benchmarks.publish_run import take_run, training_part
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_json
+from spikerl_deploy.model_card_tables import training_table
+from training.checkpoint import policy_of
 from training.trainer import Trainer
 
 
@@ -62,6 +65,21 @@ def test_versions_of_a_resumed_run_are_those_of_both_stretches(copy: Path, tmp_p
     part = training_part(take_run(copy, tmp_path / "run"), RECIPE)
     first = json.loads((copy / "manifest.json").read_text())["versions"]
     assert part["versions"] == first | {"torch": f"{first['torch']}, resumed with 9.0"}
+
+
+def test_a_run_of_several_ranks_says_so_and_how_to_train_it_again(copy: Path, tmp_path: Path) -> None:
+    assert "ranks" not in training_part(take_run(copy, tmp_path / "one"), RECIPE)["machine"]
+    result = json.loads((copy / "result.json").read_text())
+    write_json(copy / "result.json", result | {"ranks": 4})
+    taken = take_run(copy, tmp_path / "run")
+    part = training_part(taken, RECIPE)
+    assert part["machine"]["ranks"] == "4"
+    commands = publish_card._commands(
+        "name", policy_of(taken.checkpoint), taken, part, {"method": "rounding", "bits": 8}, [0]
+    )
+    assert " --ranks 4 --out run" in commands[0]
+    rows = dict(training_table(a_card() | {"training": part}).rows)
+    assert rows["ranks"] == "4"
 
 
 def test_the_seeds_that_a_policy_was_chosen_among_may_be_of_several_runs(run: Path, tmp_path: Path) -> None:

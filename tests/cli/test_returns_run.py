@@ -142,7 +142,7 @@ def test_threads_that_a_run_was_resumed_with_are_told_beside_the_first(tmp_path:
     entry = read(run)
     assert entry["machine"]["threads"] == "1, resumed with 2"
     check({"schema": SCHEMA, "runs": [entry]}, "it")
-    assert "1, resumed with 2 threads" in runs_table({"runs": [entry | {"group": "recipe"}]})
+    assert "threads: 1, resumed with 2" in runs_table({"runs": [entry | {"group": "recipe"}]})
 
 
 def spoil(run: Path, how: str) -> None:

@@ -20,6 +20,7 @@ from benchmarks.returns_document import RETURNS, TASKS, read
 from benchmarks.returns_figure import FIGURES, figures
 from benchmarks.returns_notes import notes
 from benchmarks.returns_rows import best, read_published, rows
+from benchmarks.returns_run import recipe_settings
 from benchmarks.returns_table import docs_text, readme_text, results_table, unfinished
 from spikerl_deploy.errors import SpikerlError
 
@@ -35,7 +36,7 @@ def cells(table: str, start: str) -> list[list[str]]:
 
 def test_a_row_of_several_seeds_is_mean_and_sample_deviation() -> None:
     curves = {seed: noisy_curve(100, 3000.0 + 100 * seed, seed) for seed in range(3)}
-    ((task, policy, seeds, steps, maximum, final, last, reference, share, ann),) = cells(
+    ((task, policy, seeds, steps, maximum, of_mean, final, last, reference, share, ann),) = cells(
         results_table(document(entry(curves=curves)), PUBLISHED), "Hopper"
     )
     tops = [max(mean for mean, _ in curve) for curve in curves.values()]
@@ -44,18 +45,22 @@ def test_a_row_of_several_seeds_is_mean_and_sample_deviation() -> None:
     assert (task, policy, seeds, steps) == ("Hopper-v5", "spiking", "3", "1,000,000")
     for cell, values in ((maximum, tops), (final, ends), (last, lasts)):
         assert cell == f"{statistics.fmean(values):,.0f} ± {statistics.stdev(values):,.0f}"
+    curve_of_means = [
+        statistics.fmean(means) for means in zip(*([m for m, _ in c] for c in curves.values()), strict=True)
+    ]
+    assert of_mean == f"{max(curve_of_means):,.0f}"
     assert (reference, ann) == ("3,592, tdBN", "3,410")
     assert share == f"{statistics.fmean(tops) / 3592:.1%}"
 
 
 def test_one_seed_reads_as_one_seed() -> None:
-    ((_, _, seeds, _, maximum, final, last, *_),) = cells(results_table(document(entry()), PUBLISHED), "Hopper")
+    ((_, _, seeds, _, maximum, _, final, last, *_),) = cells(results_table(document(entry()), PUBLISHED), "Hopper")
     assert seeds == "1" and "±" not in maximum + final + last
 
 
 def test_an_unfinished_run_says_how_far_it_is_and_of_how_many_evaluations_its_mean_is() -> None:
     made = document(entry(curves={0: noisy_curve(7, 100.0)}))
-    ((_, _, _, steps, _, _, last, *_),) = cells(results_table(made, PUBLISHED), "Hopper")
+    ((_, _, _, steps, _, _, _, last, *_),) = cells(results_table(made, PUBLISHED), "Hopper")
     assert steps == "unfinished at 70,000 of 1,000,000 steps" and last.endswith(" (of 7)")
     lines = unfinished(made).splitlines()
     assert "- Hopper-v5, spiking, seed 0: unfinished at 70,000 of 1,000,000 steps." in lines
@@ -105,23 +110,41 @@ def test_an_ablation_is_compared_at_equal_seeds_and_steps() -> None:
     base = {seed: noisy_curve(100, 3000.0, seed) for seed in (0, 1, 2)}
     ours = {seed: noisy_curve(60, 2000.0, seed + 9) for seed in (1, 2)}
     changed = entry(group="ablation", label="norm", curves=ours, settings={"synaptic_norm": "batch", "compile": "on"})
-    ((task, label, against, differ, seeds, step, without, with_it, last, last_with, change),) = cells(
+    ((task, label, against, differ, seeds, step, without, with_it, final, final_with, change),) = cells(
         ablation_table(document(entry(curves=base), changed)), "Hopper"
     )
     tops = [[max(mean for mean, _ in curves[seed][:60]) for seed in (1, 2)] for curves in (base, ours)]
-    lasts = [[statistics.fmean(mean for mean, _ in curves[seed][50:60]) for seed in (1, 2)] for curves in (base, ours)]
+    finals = [[curves[seed][59][0] for seed in (1, 2)] for curves in (base, ours)]
     assert (task, label, against, seeds, step) == ("Hopper-v5", "norm", "the recipe", "2", "600,000 of 1,000,000")
     assert differ == "synaptic\\_norm: the default to batch"
-    for cell, values in zip((without, with_it, last, last_with), (*tops, *lasts), strict=True):
+    for cell, values in zip((without, with_it, final, final_with), (*tops, *finals), strict=True):
         assert cell == f"{statistics.fmean(values):,.0f} ± {statistics.stdev(values):,.0f}"
     assert change == f"{statistics.fmean(tops[1]) / statistics.fmean(tops[0]) - 1:+.1%}"
 
 
-def test_an_ablation_says_how_many_evaluations_the_mean_of_the_last_is_of_where_there_are_fewer() -> None:
-    few = {0: noisy_curve(8, 2000.0, 1)}
-    changed = entry(group="ablation", label="norm", curves=few)
-    (row,) = cells(ablation_table(document(entry(curves={0: noisy_curve(100, 3000.0, 0)}), changed)), "Hopper")
-    assert [cell.endswith(" (of 8)") for cell in row] == [False] * 8 + [True, True, False]
+def test_an_ablation_tells_the_seeds_of_a_setting_that_differs_in_some_alone() -> None:
+    base = [entry(curves={0: CURVE}), entry(curves={1: CURVE, 2: CURVE}, settings={"bf16": True})]
+    changed = entry(
+        group="ablation", label="norm", curves=dict.fromkeys(range(3), CURVE),
+        settings={"synaptic_norm": "batch", "bf16": True},
+    )  # fmt: skip
+    (row,) = cells(ablation_table(document(*base, changed)), "Hopper")
+    assert row[3] == "bf16: the default to true (seed 0); synaptic\\_norm: the default to batch"
+
+
+def test_the_maximum_of_the_mean_curve_is_told_beside_the_mean_of_the_maxima() -> None:
+    curves = {0: [(10.0, 0.0), (40.0, 0.0), (30.0, 0.0)], 1: [(50.0, 0.0), (20.0, 0.0), (40.0, 0.0)]}
+    made = document(*(entry(curves={seed: one}, steps_asked=30_000, status="steps") for seed, one in curves.items()))
+    (row,) = cells(results_table(made, PUBLISHED), "Hopper")
+    assert row[4:6] == ["45 ± 7", "35"]
+
+
+def test_runs_of_more_ranks_are_no_seeds_of_the_recipe() -> None:
+    several = entry(curves={1: CURVE}, machine={"processor": "P", "gpu": None, "threads": 1, "ranks": 4})
+    with pytest.raises(SpikerlError, match="ranks = 4, recipe 'hopper' has 1"):
+        check_recipe(several | {"settings": recipe_settings("hopper")["settings"]})
+    with pytest.raises(SpikerlError, match="differ in ranks: 1 and 4"):
+        document(entry(), several)
 
 
 def test_tries_stand_with_the_reason_why_they_were_left_and_not_in_the_main_table() -> None:
@@ -154,9 +177,9 @@ def test_tasks_without_a_search_say_so_and_whose_settings_they_have() -> None:
         )
     ).splitlines()
     assert [line for line in lines if line.startswith("-")] == [
-        "- InvertedDoublePendulum-v5: no other settings are on record.",
-        "- Walker2d-v5: no other settings are on record; the recipe has the settings of Hopper-v5.",
-        "- HalfCheetah-v5: no other settings are on record; the recipe has the defaults.",
+        "- InvertedDoublePendulum-v5: no settings were tried to find the recipe.",
+        "- Walker2d-v5: no settings were tried to find the recipe; it has the settings of Hopper-v5.",
+        "- HalfCheetah-v5: no settings were tried to find the recipe; it has the defaults.",
     ]
 
 
@@ -189,7 +212,9 @@ def test_the_table_of_the_readme_is_that_of_the_docs_without_detail() -> None:
         for text in (readme_text, docs_text)
     )
     left_out = [index for index, name in enumerate(full[0]) if name not in short[0]]
-    assert [full[0][index].strip() for index in left_out] == ["final", "maximum of it"]
+    assert [full[0][index].strip() for index in left_out] == [
+        "maximum of the mean curve", "final", "share of published",
+    ]  # fmt: skip
     assert short == [[cell for index, cell in enumerate(line) if index not in left_out] for line in full]
 
 
@@ -211,6 +236,11 @@ def test_a_published_number_that_other_sources_far_exceed_is_told() -> None:
     (line,) = told
     assert line.startswith("- InvertedDoublePendulum-v5: where the table has 7,503 for the published ANN")
     assert "9,349 (Tianshou" in line and "9,338 (Fujimoto" in line
+
+
+def test_a_note_of_a_recipes_run_stands_behind_its_versions() -> None:
+    (row,) = cells(runs_table(document(entry(note="Resumed with a draft."))), "Hopper")
+    assert "torch 2.0. Resumed with a draft." in row
 
 
 def test_energy_and_carbon_carry_their_kind_and_are_told_once_for_seeds_trained_together() -> None:

@@ -181,11 +181,12 @@ def with_returns(torch: list[float], lava: list[float]) -> dict[str, Any]:
     ("torch", "lava", "of"),
     [
         (
-            [1000.0] * 9 + [-5.0],
+            [1000.0] * 9 + [-5.375],
             [1000.0] * 10,
-            "Seed 49 decides .* returns -5.* there, the integers 1,000.* is 100.0 %",
+            "Seed 49 decides .* returns -5 there, the integers 1,000. Without that seed it is 100.0 %",
         ),
         ([1000.0] * 10, [1000.0, 400.0] + [1000.0] * 8, "Seed 41 decides .* returns 1,000 there, the integers 400"),
+        ([8.0] * 10, [8.0, 4.125] + [8.0] * 8, "Seed 41 decides .* returns 8.000 there, the integers 4.125"),
     ],
 )
 def test_a_seed_that_decides_the_retention_is_named(torch: list[float], lava: list[float], of: str) -> None:
@@ -231,6 +232,9 @@ def test_a_policy_chosen_among_seeds_says_so_and_whose_time_and_energy_it_states
     validate_card(card, "card")
     (line,) = remarks(card)
     assert line.startswith("Chosen among 5 seeds of the recipe: ")
+    assert " steps, best of 5 seeds |" in overview_markdown([card, a_card()])
+    assert "another seed is expected" in overview_markdown([card]).split("SynOps: ")[1]
+    assert "best of" not in overview_markdown([a_card()]) and "another seed" not in overview_markdown([a_card()])
     page = card_markdown(card)
     assert ", and among 5 seeds of the recipe; a maximum is biased upward |" in page
     for what in ("time", "energy", "carbon"):
