@@ -3,8 +3,9 @@
     python -m benchmarks.publish RUN --name hopper-v5 --recipe hopper --out policies
 
 The run may still be training. Everything goes through the commands that a user has: `spikerl export`, `quantize` and
-`simulate`. Seeds 0 to 9 are reported; the quantization is chosen on seeds 100 to 199, and the checkpoint was chosen by
-the run's own evaluations, so that the reported returns choose nothing. docs/policies.md says more.
+`simulate`. Seeds 0 to 9 are reported, or more with `--episodes`; the quantization is chosen on seeds 100 to 199, and
+the checkpoint was chosen by the run's own evaluations, so that the reported returns choose nothing. docs/policies.md
+says more.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ def main(given: list[str] | None = None) -> int:
         if fraction is not None and (shipped is None or not (math.isfinite(fraction) and fraction > 0)):
             raise SpikerlError(f"--require-return {fraction:g} needs a card to compare with, and a positive number",
                                "add --compare-with policies/NAME.json")  # fmt: skip
-        method, bits, trained = _defaults(shipped)
+        method, bits, trained, episodes = _defaults(shipped)
         plan = Plan(
             arguments.run,
             arguments.name,
@@ -179,7 +180,7 @@ def main(given: list[str] | None = None) -> int:
             bits if arguments.bits is None else arguments.bits,
             trained if arguments.trained is None else arguments.trained,
             arguments.force,
-            arguments.episodes,
+            episodes if arguments.episodes is None else arguments.episodes,
             of_seeds=arguments.of_seeds,
         )
         card = publish(plan, shipped, fraction)
@@ -194,11 +195,12 @@ def main(given: list[str] | None = None) -> int:
     return 0
 
 
-def _defaults(shipped: dict[str, Any] | None) -> tuple[str, int, bool]:
-    """Method, bits, and whether float weights are shipped: those of the card that is compared with, if there is one."""
+def _defaults(shipped: dict[str, Any] | None) -> tuple[str, int, bool, int]:
+    """Method, bits, whether float weights are shipped, episodes: of the card that is compared with, if there is one."""
     if shipped is None:
-        return "best", 8, True
-    return shipped["quantization"]["method"], shipped["policy"]["bits"], shipped["policy"]["float_weights"]
+        return "best", 8, True, EPISODES
+    policy, episodes = shipped["policy"], len(shipped["evaluation"]["seeds"])
+    return shipped["quantization"]["method"], policy["bits"], policy["float_weights"], episodes
 
 
 def _parse(given: list[str] | None) -> argparse.Namespace:
@@ -217,7 +219,7 @@ def _parse(given: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="seeds of the recipe that it was chosen among; as many as the run trained",
     )
-    parser.add_argument("--episodes", type=int, default=EPISODES, help="reported, with seeds from 0 on")
+    parser.add_argument("--episodes", type=int, help="reported, with seeds from 0 on; 10, or as many as the card's")
     parser.add_argument("--out", type=Path, default=Path("policies"))
     parser.add_argument("--force", action="store_true", help="overwrite what exists")
     parser.add_argument(

@@ -312,15 +312,16 @@ def test_what_is_compared_with_says_how_the_new_one_is_made(
     monkeypatch.setattr(publishing, "publish", lambda plan, *_: plans.append(plan) or read_card(card))
     base = [str(run), "--name", NAME, "--recipe", RECIPE, "--out", str(tmp_path)]
     for place, extra, expected in (
-        (bare[0], [], ("rounding", 8, False)),
-        (published, [], (read_card(published / f"{NAME}.json")["quantization"]["method"], 8, True)),
-        (bare[0], ["--method", "best", "--trained", "--bits", "4"], ("best", 4, True)),
+        (bare[0], [], ("rounding", 8, False, EPISODES)),
+        (published, [], (read_card(published / f"{NAME}.json")["quantization"]["method"], 8, True, EPISODES)),
+        (bare[0], ["--method", "best", "--trained", "--bits", "4", "--episodes", "7"], ("best", 4, True, 7)),
     ):
         card = place / f"{NAME}.json"
         assert main([*base, "--compare-with", str(card), *extra]) == 0
-        assert (plans[-1].method, plans[-1].bits, plans[-1].trained) == expected
+        assert (plans[-1].method, plans[-1].bits, plans[-1].trained, plans[-1].episodes) == expected
     assert main([*base, "--no-trained", "--of-seeds", "4"]) == 0
     assert (plans[-1].method, plans[-1].bits, plans[-1].trained, plans[-1].of_seeds) == ("best", 8, False, 4)
+    assert plans[-1].episodes == 10
 
 
 def test_a_readme_that_is_no_overview_is_never_replaced(

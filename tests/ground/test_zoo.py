@@ -169,7 +169,9 @@ def test_a_shipped_policy_is_whole_small_and_what_its_card_says(name: str) -> No
     assert (policy.trained is not None) == card["policy"]["float_weights"]
     assert zoo.untruth(card, file) is None
     assert str(ROOT) not in json.dumps([card, policy.provenance])
-    assert card["evaluation"]["seeds"] == list(range(10))
+    seeds = card["evaluation"]["seeds"]
+    assert len(seeds) >= 10 and seeds == list(range(len(seeds)))
+    assert card["evaluation"]["comparisons"]["lava"]["retention"] >= 0.99
     assert card["evaluation"]["backends"]["fixed"]["returns"] == card["evaluation"]["backends"]["lava"]["returns"]
 
 
