@@ -21,7 +21,7 @@ help:
 	@echo "make bench-gpu  timings of training, and energy of inference, on a CUDA GPU"
 	@echo "make half-cheetah  the report of a trained HalfCheetah policy on Lava, in out/half-cheetah/report"
 	@echo "make reproduce TASK=hopper  train a shipped policy again from nothing (hours), deploy it, compare it"
-	@echo "make seeds TASK=hopper FROM=1 SEEDS=2 [ACTOR=mlp]  train seeds 1 and 2 of a recipe side by side and record them"
+	@echo "make seeds TASK=hopper FROM=3 SEEDS=2 [ACTOR=mlp]  train seeds 3 and 4 of a recipe side by side and record them"
 	@echo "make returns  the tables and figures of all training runs, from their committed curves"
 	@echo "make soak     the longer tests"
 	@echo "make fuzz     the property tests with many more examples: drawn NIR graphs, networks on Lava"
@@ -83,6 +83,8 @@ bench: $(READY) bench-training
 
 bench-training: $(READY)
 	$(BIN)/python -m benchmarks.training --out benchmarks/results/training.json
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.training_variants \
+	  --out benchmarks/results/training-variants.json
 
 bench-quantization: $(READY)
 	$(BIN)/python -m benchmarks.quantization --policy benchmarks/policies/half-cheetah.nir \

@@ -101,6 +101,27 @@ def training_table(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def variants_table(document: dict[str, Any]) -> str:
+    """Markdown of `benchmarks.training_variants`' results: what each costs, in times of the default."""
+    parts = [document["results"][name] for name in ("eager", "compiled", "action")]
+    lines = [
+        "| in times of the default | update, eager | update, `--compile` | action |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name in (name for name, row in parts[0].items() if isinstance(row, dict)):
+        lines.append(f"| `{name}` | {' | '.join(_times(part.get(name)) for part in parts)} |")
+    default = " | ".join(f"{part['default_ms']:.3g} ms" for part in parts)
+    return "\n".join([*lines, f"| the default | {default} |"]) + "\n"
+
+
+def _times(row: dict[str, Any] | None) -> str:
+    return "as the default" if row is None else f"{row['times_the_default']:.2f} ({_ends(row['range'])})"
+
+
+def _ends(ends: list[float]) -> str:
+    return f"{ends[0]:.2f} to {ends[1]:.2f}"
+
+
 def quantization_table(document: dict[str, Any]) -> str:
     """Markdown of `benchmarks.quantization`'s results: share of the float return kept, with its interval."""
     names = ("rounding", "calibration", "training")
@@ -184,8 +205,8 @@ def main() -> None:
     """Print the table of one results file."""
     document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     kind = document.get("benchmark") or document["schema"]
-    tables = {"backends": backends_table, "quantization": quantization_table, "verify": verify_table,
-              "report/": energy_table}  # fmt: skip
+    tables = {"backends": backends_table, "variants": variants_table, "quantization": quantization_table,
+              "verify": verify_table, "report/": energy_table}  # fmt: skip
     table = next((make for name, make in tables.items() if name in kind), training_table)
     print(table(document), end="")
 

@@ -51,9 +51,9 @@ SPACES = Spaces(OBS_DIM, -np.ones(ACT_DIM, np.float32), np.ones(ACT_DIM, np.floa
 class Ours:
     """One update of ours with its sampling, as the trainer does it."""
 
-    def __init__(self, rows: np.ndarray, device: torch.device, compiled: bool, bf16: bool, seeds: int = 1) -> None:
-        self.settings = Settings(bf16=bf16, seeds=seeds)
-        self.agent = TD3(SPACES, self.settings, device, range(seeds), compiled)
+    def __init__(self, rows: np.ndarray, device: torch.device, compiled: bool, settings: Settings) -> None:
+        seeds = settings.seeds
+        self.agent = TD3(SPACES, settings, device, range(seeds), compiled)
         self.replay = ReplayBuffer(seeds, rows.shape[-1], len(rows), device)
         self.replay.store(np.repeat(rows, seeds, axis=1))
         self.draws = Draws(range(seeds), 0, device)
@@ -63,7 +63,7 @@ class Ours:
         self.updater = GraphedUpdate(self._one) if device.type == "cuda" and compiled else self._one
 
     def _one(self, with_actor: bool) -> dict[str, torch.Tensor]:
-        rows = self.replay.gather(self.draws.index(self.replay.size, self.replay.window, BATCH))
+        rows = self.replay.gather(self.draws.index(self.replay.size, self.replay.window, self.agent.batches * BATCH))
         noise = self.draws.target_noise(BATCH, ACT_DIM)
         return self.agent.step(
             rows, noise, (self.normalizer.mean_tensor, self.normalizer.inverse_std_tensor), with_actor
@@ -132,17 +132,17 @@ def _synchronize(device: torch.device) -> None:
 def time_updates(device: torch.device, calls: int, rounds: int, compile_too: bool = True) -> dict[str, Any]:
     """One update: the baseline against ours eager, compiled, and compiled with BF16 (on CUDA as CUDA graphs)."""
     rows = transitions()
-    ours = {"eager": Ours(rows, device, False, False).update}
+    ours = {"eager": Ours(rows, device, False, Settings()).update}
     if compile_too:
-        ours["compiled"] = Ours(rows, device, True, False).update
-        ours["compiled_bf16"] = Ours(rows, device, True, True).update
+        ours["compiled"] = Ours(rows, device, True, Settings()).update
+        ours["compiled_bf16"] = Ours(rows, device, True, Settings(bf16=True)).update
     return paired(Baseline(rows, device).update, ours, calls, rounds, device)
 
 
 def time_seeds(device: torch.device, calls: int, rounds: int, compile_too: bool = True) -> dict[str, Any]:
     """One update of five seeds at once against one of a single seed, both compiled."""
     rows = transitions()
-    one, five = (Ours(rows, device, compile_too, False, seeds) for seeds in (1, 5))
+    one, five = (Ours(rows, device, compile_too, Settings(seeds=seeds)) for seeds in (1, 5))
     times = paired(one.update, {"five": five.update}, calls, rounds, device)
     return {
         "one_seed_ms": times["baseline_ms"],
@@ -267,7 +267,11 @@ def main() -> None:
         )
         results[name] = {"threads": threads, **json.loads(done.stdout.splitlines()[-1])}
         print(name, json.dumps(results[name]), flush=True)
-    gpu = torch.cuda.get_device_name() if arguments.device == "cuda" else None
+    write_json(arguments.out, document_of("training", arguments.device, results))
+
+
+def document_of(name: str, device: str, results: dict[str, Any]) -> dict[str, Any]:
+    """Results with what they were measured on, and of what."""
     sizes = {
         "obs_dim": OBS_DIM,
         "act_dim": ACT_DIM,
@@ -276,15 +280,14 @@ def main() -> None:
         "T": TIME_STEPS,
         "P": POPULATION,
     }
-    document = {
-        "benchmark": "training",
+    return {
+        "benchmark": name,
         "kind": "measured",
-        "machine": {**machine(), "gpu": gpu},
+        "machine": {**machine(), "gpu": torch.cuda.get_device_name() if device == "cuda" else None},
         "versions": package_versions(),
         "sizes": sizes,
         "results": results,
     }
-    write_json(arguments.out, document)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,14 @@ from pathlib import Path
 from support import ROOT
 
 from benchmarks.publish_pages import BEGIN, END
-from benchmarks.tables import backends_table, energy_table, quantization_table, training_table, verify_table
+from benchmarks.tables import (
+    backends_table,
+    energy_table,
+    quantization_table,
+    training_table,
+    variants_table,
+    verify_table,
+)
 from spikerl_deploy import zoo
 from spikerl_deploy.model_card import policies_table, read_card
 from spikerl_deploy.report.document import read_report
@@ -77,6 +84,12 @@ def test_the_energy_table_is_that_of_the_committed_report_of_a_trained_policy_on
 def test_the_training_table_is_that_of_the_committed_results() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text(encoding="utf-8"))
     assert training_table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert results["kind"] == "measured" and results["machine"]["processor"]
+
+
+def test_the_table_of_what_kinds_of_actors_cost_is_that_of_the_committed_results() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "training-variants.json").read_text(encoding="utf-8"))
+    assert variants_table(results) in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     assert results["kind"] == "measured" and results["machine"]["processor"]
 
 
