@@ -4,7 +4,7 @@
 
 The run may still be training. Everything goes through the commands that a user has: `spikerl export`, `quantize` and
 `simulate`. Seeds 0 to 9 are reported, or more with `--episodes`; the quantization is chosen on seeds 100 to 199, and
-the checkpoint was chosen by the run's own evaluations, so that the reported returns choose nothing. docs/policies.md
+the checkpoint was chosen by the run's own evaluations, so that the reported returns choose neither. docs/policies.md
 says more.
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.publish_card import build_card, export_arguments, refuse_paths
 from benchmarks.publish_compare import check_comparable, check_return, comparison_table, print_table
 from benchmarks.publish_pages import check_pages, write_pages
-from benchmarks.publish_plan import CHOOSING_SEED, EPISODES, FIRST_SEED, METHODS, Plan, check_plan
+from benchmarks.publish_plan import CHOOSING_SEED, EPISODES, FIRST_SEED, METHODS, PARALLEL, Plan, check_plan
 from benchmarks.publish_run import TakenRun, take_run, training_part
 from spikerl_deploy.cli.quantize import DEFAULT_STEPS
 from spikerl_deploy.errors import SpikerlError, error_lines
@@ -57,7 +57,7 @@ def publish(plan: Plan, shipped: dict[str, Any] | None = None, fraction: float |
         taken = take_run(plan.run, work / "run")
         check_plan(plan, taken.settings)
         if shipped is not None:
-            check_comparable(shipped, taken.settings.env, fraction)
+            check_comparable(shipped, taken.settings.env, fraction, plan.episodes)
         training = training_part(taken, plan.recipe, plan.of_seeds)
         method, selection = _choose(plan, taken, work)
         file = _shipped_file(plan, method, taken, work)
@@ -132,7 +132,8 @@ def _simulate(file: Path, backend: str, seed: int, episodes: int) -> dict[str, A
     """The report of a deployment beside the float policy."""
     text = _spikerl(
         file.parent, "simulate", file.name, "--backend", backend, "--compare", "torch", "--device", "cpu",
-        "--episodes", str(episodes), "--parallel", str(min(episodes, 50)), "--seed", str(seed), "--format", "json",
+        "--episodes", str(episodes), "--parallel", str(min(episodes, PARALLEL)), "--seed", str(seed),
+        "--format", "json",
     )  # fmt: skip
     report: dict[str, Any] = json.loads(text)
     return report

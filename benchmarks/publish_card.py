@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.publish_plan import PARALLEL
 from benchmarks.publish_run import TakenRun
 from spikerl_deploy.environments import fitting_spec
 from spikerl_deploy.errors import SpikerlError
@@ -157,8 +158,8 @@ def _commands(
     return [
         f"spikerl train --recipe {training['recipe']} --seed {taken.settings.seed}{extra} --out run",
         f"spikerl {' '.join(export)}{bare}",
-        f"spikerl simulate {name}.nir --backend lava --compare torch --episodes {len(seeds)} --parallel {len(seeds)} "
-        f"--seed {seeds[0]} -o report",
+        f"spikerl simulate {name}.nir --backend lava --compare torch --episodes {len(seeds)} "
+        f"--parallel {min(len(seeds), PARALLEL)} --seed {seeds[0]} -o report",
     ]
 
 

@@ -33,6 +33,7 @@ _ROWS = {
     "environment steps": lambda card: f"{card['training']['steps_done']:,} of {card['training']['steps_asked']:,}",
     "step of the checkpoint": lambda card: f"{card['training']['checkpoint']['step']:,}",
     "best evaluation": lambda card: number(card["training"]["selection"]["mean_return"]),
+    "episodes": lambda card: str(len(card["evaluation"]["seeds"])),
     "float return": lambda card: number(card["evaluation"]["backends"]["torch"]["mean_return"]),
     "return on fixed": lambda card: number(card["evaluation"]["backends"]["fixed"]["mean_return"]),
     "return on lava": lambda card: number(card["evaluation"]["backends"]["lava"]["mean_return"]),
@@ -50,11 +51,11 @@ def _at(card: dict[str, Any], path: tuple[str, ...]) -> str:
     return str(value)
 
 
-def check_comparable(shipped: dict[str, Any], env_id: str, fraction: float | None) -> None:
+def check_comparable(shipped: dict[str, Any], env_id: str, fraction: float | None, episodes: int) -> None:
     """Refuse, before anything long, what cannot be compared.
 
     Raises:
-        SpikerlError: another environment, or a bound without meaning.
+        SpikerlError: another environment, or a bound without meaning: over other episodes, or of no positive return.
     """
     if shipped["environment"]["id"] != env_id:
         raise SpikerlError(f"'{shipped['name']}' is for {shipped['environment']['id']}, this run for {env_id}",
@@ -63,6 +64,10 @@ def check_comparable(shipped: dict[str, Any], env_id: str, fraction: float | Non
     if fraction is not None and base <= 0:
         raise SpikerlError(f"the shipped float return {base:g} is not positive: no fraction of it can be required",
                            "leave --require-return out")  # fmt: skip
+    played = len(shipped["evaluation"]["seeds"])
+    if fraction is not None and played != episodes:
+        raise SpikerlError(f"--episodes {episodes}: a share of the shipped return over {played} episodes is required",
+                           f"--episodes {played}, or leave --require-return out")  # fmt: skip
 
 
 def check_return(shipped: dict[str, Any], new: dict[str, Any], fraction: float) -> None:

@@ -11,6 +11,7 @@ from training.settings import Settings
 
 METHODS = ("rounding", "calibration")
 FIRST_SEED, EPISODES = 0, 10  # reported
+PARALLEL = 50  # episodes that are played side by side, at most
 # The quantization is chosen on so many episodes, because twenty do not see a fall that happens in one of fifty.
 CHOOSING_SEED, CHOOSING_EPISODES = 100, 100
 

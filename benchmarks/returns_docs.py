@@ -93,14 +93,14 @@ def _untried(document: dict[str, Any]) -> str:
             continue
         like = [TASKS[other] for other in TASKS if other in searched and recipes.get(other) == recipes[task]]
         taken = "the defaults" if not recipes[task] else f"the settings of {' and '.join(like)}" if like else ""
-        lines.append(f"- {env}: no settings were tried to find the recipe{f'; it has {taken}' if taken else ''}.\n")
+        lines.append(f"- {env}: no try to find the recipe is on record{f'; it has {taken}' if taken else ''}.\n")
     return "".join(lines)
 
 
 def ablation_table(document: dict[str, Any]) -> str:
     """What each technique changes: the same task, seeds and steps, so far as both runs have gone."""
     head = ("task", "change", "compared with", "settings that differ", "seeds", "both up to step", "maximum without",
-            "maximum with", "final without", "final with", "change of the maximum")  # fmt: skip
+            "maximum with", "at that step without", "at that step with", "change of the maximum")  # fmt: skip
     lines, seen = [], set()
     for run in document["runs"]:
         if run["group"] != "ablation" or run["against"] == run["label"] or row_of(run) in seen:

@@ -210,3 +210,5 @@ def _in_ablation(run: dict[str, Any], runs: list[dict[str, Any]]) -> Iterator[st
     for other in others:
         if other["evaluation"] != run["evaluation"] or other["actor"] != run["actor"]:
             yield f"{name_of(run)} and {name_of(other)} differ in evaluation or actor, and cannot be compared"
+        if other["machine"]["ranks"] != run["machine"]["ranks"]:
+            yield f"{name_of(run)} and {name_of(other)} differ in ranks, and cannot be compared"

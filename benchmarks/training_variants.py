@@ -73,7 +73,7 @@ def main() -> None:
     results = {
         "eager": time_updates(arguments.rounds, 40, compiled=False),
         "compiled": time_updates(arguments.rounds, 40, compiled=True),
-        "action": time_actions(arguments.rounds, 300),
+        "action": time_actions(arguments.rounds, 5000),
     }
     write_json(arguments.out, document_of("training-variants", "cpu", results))
 

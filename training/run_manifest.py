@@ -1,4 +1,4 @@
-"""Manifests of a run: of its start and of each time that it went on, with the code, the machine and the threads."""
+"""Manifests of a run: of its start and of each time that it went on, with the code, the machine, threads and ranks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def trainer_code() -> str:
     return digest.hexdigest()[:DIGITS]
 
 
-def write_manifest(out: Path, settings: Settings, resumed_at: int | None = None) -> None:
+def write_manifest(out: Path, settings: Settings, ranks: int = 1, resumed_at: int | None = None) -> None:
     """Write the manifest of a run that starts, or add that of one that goes on from a step.
 
     `manifest-resumed.json` is the manifest of the last stretch, with those of the stretches between it and the start
@@ -37,6 +37,8 @@ def write_manifest(out: Path, settings: Settings, resumed_at: int | None = None)
     manifest = build_manifest(settings.seed)
     manifest["versions"]["spikerl-deploy"] += f"+{trainer_code()}"
     manifest["machine"] |= {"processor": processor(), "threads": str(settings.threads)}
+    if ranks > 1:
+        manifest["machine"]["ranks"] = str(ranks)
     if resumed_at is None:
         write_json(out / STARTED, manifest)
         return

@@ -111,7 +111,7 @@ def read_run(folder: Path) -> Run:
         for name in ("config.toml", "manifest.json", "manifest-resumed.json", "result.json", "emissions.json")
     )
     step, seconds = max(curve.last_step for curve in curves), max(curve.last_seconds for curve in curves)
-    ranks = 1
+    ranks = _ranks(manifest)
     if result:
         end = {
             name: _number(folder / "result.json", {"ranks": 1} | result, name) for name in ("steps", "seconds", "ranks")
@@ -140,6 +140,13 @@ def read_run(folder: Path) -> Run:
         tuple(curve.evaluations for curve in curves),
         resumed,
     )
+
+
+def _ranks(manifest: Mapping[str, Any]) -> int:
+    """Ranks of a run that has no result yet; runs of before manifests told them count as of one."""
+    machine = manifest.get("machine")
+    told = str(machine.get("ranks", "")) if isinstance(machine, dict) else ""
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 9 and int(told) else 1
 
 
 def _load(path: Path, read: list[Path]) -> dict[str, Any]:

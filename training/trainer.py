@@ -142,7 +142,7 @@ class Trainer:
                 (self.out / "config.toml").unlink()  # nothing has begun
             raise
         if self.first and not self.resume:
-            write_manifest(self.out, s)
+            write_manifest(self.out, s, self.group.size)
         folders = seed_folders(self.out, s.all_seeds) if self.first else []
         marks, earlier = (state["marks"], state["seconds"]) if state else (None, 0.0)
         stopped, going_on = "steps", state is None
@@ -158,7 +158,7 @@ class Trainer:
                     elif self.first:  # not before: where it cannot go on, its records stay those of its end
                         remove_end(self.out)
                         write_text(self.out / "config.toml", s.to_toml())
-                        write_manifest(self.out, s, self.step)
+                        write_manifest(self.out, s, self.group.size, self.step)
                     going_on = True
                     stopped = self._loop(log, signals)
                     seconds = log.seconds

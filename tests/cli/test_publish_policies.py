@@ -237,10 +237,14 @@ def test_a_required_share_of_the_return_decides_the_exit_code(published: Path) -
     with pytest.raises(CheckFailed, match=r"is below 0.9 times"):
         check_return(card, lower, 0.9)
     with pytest.raises(SpikerlError, match="is for InvertedPendulum-v5, this run for Ant-v5"):
-        check_comparable(card, "Ant-v5", None)
+        check_comparable(card, "Ant-v5", None, EPISODES)
     lower["evaluation"]["backends"]["torch"]["mean_return"] = -1.0
     with pytest.raises(SpikerlError, match="not positive"):
-        check_comparable(lower, PENDULUM, 0.9)
+        check_comparable(lower, PENDULUM, 0.9, EPISODES)
+    check_comparable(card, PENDULUM, None, EPISODES + 1)
+    with pytest.raises(SpikerlError, match="--episodes 3: a share of the shipped return over 2 episodes") as error:
+        check_comparable(card, PENDULUM, 0.9, EPISODES + 1)
+    assert (error.value.hint or "").startswith("--episodes 2")
 
 
 def test_a_file_that_is_too_large_is_refused_with_by_how_much(

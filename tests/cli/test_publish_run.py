@@ -16,6 +16,7 @@ from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_json
 from spikerl_deploy.model_card_tables import training_table
 from training.checkpoint import policy_of
+from training.run_reader import read_run
 from training.trainer import Trainer
 
 
@@ -80,6 +81,16 @@ def test_a_run_of_several_ranks_says_so_and_how_to_train_it_again(copy: Path, tm
     assert " --ranks 4 --out run" in commands[0]
     rows = dict(training_table(a_card() | {"training": part}).rows)
     assert rows["ranks"] == "4"
+
+
+def test_ranks_of_a_run_without_a_result_are_those_of_its_manifest(copy: Path, tmp_path: Path) -> None:
+    (copy / "result.json").unlink()
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for told, ranks in (("4", 4), ("1", 1), ("0", 1), ("many", 1)):
+        write_json(copy / "manifest.json", manifest | {"machine": manifest["machine"] | {"ranks": told}})
+        assert read_run(copy).ranks == ranks
+    write_json(copy / "manifest.json", manifest)
+    assert read_run(copy).ranks == 1
 
 
 def test_the_seeds_that_a_policy_was_chosen_among_may_be_of_several_runs(run: Path, tmp_path: Path) -> None:

@@ -145,6 +145,9 @@ def test_runs_of_more_ranks_are_no_seeds_of_the_recipe() -> None:
         check_recipe(several | {"settings": recipe_settings("hopper")["settings"]})
     with pytest.raises(SpikerlError, match="differ in ranks: 1 and 4"):
         document(entry(), several)
+    ablation = entry(group="ablation", label="norm", curves={1: CURVE}, machine=several["machine"])
+    with pytest.raises(SpikerlError, match="differ in ranks, and cannot be compared"):
+        document(entry(curves={1: CURVE}), ablation)
 
 
 def test_tries_stand_with_the_reason_why_they_were_left_and_not_in_the_main_table() -> None:
@@ -177,9 +180,9 @@ def test_tasks_without_a_search_say_so_and_whose_settings_they_have() -> None:
         )
     ).splitlines()
     assert [line for line in lines if line.startswith("-")] == [
-        "- InvertedDoublePendulum-v5: no settings were tried to find the recipe.",
-        "- Walker2d-v5: no settings were tried to find the recipe; it has the settings of Hopper-v5.",
-        "- HalfCheetah-v5: no settings were tried to find the recipe; it has the defaults.",
+        "- InvertedDoublePendulum-v5: no try to find the recipe is on record.",
+        "- Walker2d-v5: no try to find the recipe is on record; it has the settings of Hopper-v5.",
+        "- HalfCheetah-v5: no try to find the recipe is on record; it has the defaults.",
     ]
 
 

@@ -167,6 +167,7 @@ def test_steps_are_counted_over_all_ranks_and_updates_are_those_of_a_rank(pair: 
     assert steps and all(step % 4 == 0 for step in steps)
     result = json.loads((pair / "result.json").read_text())
     assert (result["ranks"], result["steps"], result["updates"]) == (2, 160, 52)
+    assert json.loads((pair / "manifest.json").read_text())["machine"]["ranks"] == "2"
     assert result["steps_per_second"] == pytest.approx(160 / result["seconds"])
 
 

@@ -71,7 +71,7 @@ def test_a_signal_in_the_last_turn_leaves_a_finished_run(tmp_path: Path, monkeyp
 
 def test_stretches_that_came_to_no_new_state_are_not_told(tmp_path: Path) -> None:
     for step, threads in ((40, 1), (40, 2), (80, 3), (80, 4), (90, 5)):
-        write_manifest(tmp_path, tiny(threads=threads), step)
+        write_manifest(tmp_path, tiny(threads=threads), resumed_at=step)
     document = json.loads((tmp_path / "manifest-resumed.json").read_text())
     told = [(one["step"], one["machine"]["threads"]) for one in (*document["earlier"], document)]
     assert told == [(40, "2"), (80, "4"), (90, "5")]

@@ -71,6 +71,7 @@ def test_what_cannot_be_resumed_is_one_line_and_stays_as_it_is(tmp_path: Path, i
 
 
 def test_only_the_end_of_a_run_and_its_threads_may_change_when_it_goes_on(tmp_path: Path, interrupted: Path) -> None:
+    interrupted = Path(shutil.copytree(interrupted, tmp_path / "run"))
     flags = {
         "seed": ["--seed", "3"], "env": ["--env", "Ant-v5"], "seeds": ["--seeds", "2"], "num-envs": ["--num-envs", "2"],
         "set gamma": ["--set", "gamma=0.9"], "out": ["--out", "x"], "force": ["--force"],

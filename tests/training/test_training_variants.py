@@ -8,6 +8,7 @@ from benchmarks import training_variants
 from benchmarks.tables import variants_table
 from benchmarks.training import Ours, transitions
 from benchmarks.training_variants import ACTORS, CPU, VARIANTS, time_actions, time_updates
+from training.mlp_actor import MLPActor
 from training.settings import Settings
 
 
@@ -18,7 +19,16 @@ def test_every_variant_is_timed_beside_the_default() -> None:
     for row in (updates[name] for name in VARIANTS):
         assert row["range"][0] == row["times_the_default"] == row["range"][1] > 0  # one round
         assert row["times_the_default"] == pytest.approx(row["ms"] / updates["default_ms"])
-    assert updates["target_actor=proxy"]["times_the_default"] > updates["--actor mlp"]["times_the_default"]
+
+
+def test_what_is_timed_is_what_its_name_says() -> None:
+    rows = transitions()
+    agents = {name: Ours(rows, CPU, False, Settings(**settings)).agent for name, settings in VARIANTS.items()}
+    for name, agent in agents.items():
+        assert isinstance(agent.actor, MLPActor) == (name == "--actor mlp")
+        assert bool(getattr(agent.actor, "norms", [])) == (name == "synaptic_norm=batch")
+        assert (agent.settings.readout == "membrane") == (name == "readout=membrane")
+        assert (name in ACTORS) == bool(VARIANTS[name].keys() & {"actor", "synaptic_norm", "readout"})
 
 
 def test_a_proxy_learns_from_as_many_batches_as_it_takes_steps() -> None:
