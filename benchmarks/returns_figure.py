@@ -197,7 +197,7 @@ def _titles(axes: Any, env: str, found: dict[str, list[Row]]) -> None:
 
 
 def _so_far(row: Row) -> str:
-    return "" if row.finished else f" to {row.run['steps_done'] / 1000:g}k steps"
+    return "" if row.finished else f" to {row.run['steps_done'] / 1000:,.0f}k steps"
 
 
 def _key(axes: Any, document: dict[str, Any]) -> None:
