@@ -83,8 +83,7 @@ bench: $(READY) bench-training
 
 bench-training: $(READY)
 	$(BIN)/python -m benchmarks.training --out benchmarks/results/training.json
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.training_variants \
-	  --out benchmarks/results/training-variants.json
+	$(BIN)/python -m benchmarks.training_variants --out benchmarks/results/training-variants.json
 
 bench-quantization: $(READY)
 	$(BIN)/python -m benchmarks.quantization --policy benchmarks/policies/half-cheetah.nir \

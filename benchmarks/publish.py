@@ -171,18 +171,16 @@ def main(given: list[str] | None = None) -> int:
         if fraction is not None and (shipped is None or not (math.isfinite(fraction) and fraction > 0)):
             raise SpikerlError(f"--require-return {fraction:g} needs a card to compare with, and a positive number",
                                "add --compare-with policies/NAME.json")  # fmt: skip
-        method, bits, trained, episodes = _defaults(shipped)
+        defaults = _defaults(shipped)
+        given_instead = {name: value for name in defaults if (value := getattr(arguments, name)) is not None}
         plan = Plan(
             arguments.run,
             arguments.name,
             arguments.recipe,
             arguments.out,
-            method if arguments.method is None else arguments.method,
-            bits if arguments.bits is None else arguments.bits,
-            trained if arguments.trained is None else arguments.trained,
-            arguments.force,
-            episodes if arguments.episodes is None else arguments.episodes,
+            force=arguments.force,
             of_seeds=arguments.of_seeds,
+            **(defaults | given_instead),
         )
         card = publish(plan, shipped, fraction)
         print(f"{plan.targets()[0]}: {card['policy']['bytes']:,} bytes; card {plan.targets()[2]}")
@@ -196,12 +194,16 @@ def main(given: list[str] | None = None) -> int:
     return 0
 
 
-def _defaults(shipped: dict[str, Any] | None) -> tuple[str, int, bool, int]:
-    """Method, bits, whether float weights are shipped, episodes: of the card that is compared with, if there is one."""
+def _defaults(shipped: dict[str, Any] | None) -> dict[str, Any]:
+    """What of a plan follows the card that is compared with, if there is one, unless it is given."""
     if shipped is None:
-        return "best", 8, True, EPISODES
-    policy, episodes = shipped["policy"], len(shipped["evaluation"]["seeds"])
-    return shipped["quantization"]["method"], policy["bits"], policy["float_weights"], episodes
+        return {"method": "best", "bits": 8, "trained": True, "episodes": EPISODES}
+    return {
+        "method": shipped["quantization"]["method"],
+        "bits": shipped["policy"]["bits"],
+        "trained": shipped["policy"]["float_weights"],
+        "episodes": len(shipped["evaluation"]["seeds"]),
+    }
 
 
 def _parse(given: list[str] | None) -> argparse.Namespace:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,9 +156,7 @@ def _curves(axes: Any, plan: _Plan, found: Sequence[Row], colour: str) -> Iterat
             steps, means = [point[0] for point in curve], [point[1] for point in curve]
             axes.plot(steps, means, color=PALETTE[colour], linewidth=0.7, alpha=0.55)
             plan.curve(steps, means)
-        tables = [{step: mean for step, mean, _ in curve} for curve in curves]
-        steps = sorted(set.intersection(*(set(table) for table in tables)))
-        means = [statistics.fmean(table[step] for table in tables) for step in steps]
+        steps, means = list(row.mean_curve), list(row.mean_curve.values())
         if place == 0 and steps:
             axes.plot(steps, means, color=PALETTE[colour], linewidth=1.9, zorder=3 if colour == "blue" else 2)
             yield steps[-1], means[-1]

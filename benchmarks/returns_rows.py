@@ -87,11 +87,11 @@ class Row:
         return [seed[name] for _, seed in self.parts]
 
     @property
-    def top_of_mean_curve(self) -> float:
-        """The largest mean over seeds, of the evaluations that all of them have: at most the mean of their maxima."""
+    def mean_curve(self) -> dict[int, float]:
+        """The mean over seeds at each step, in their order, that all of them were evaluated at."""
         curves = [{step: mean for step, mean, _ in seed["curve"]} for _, seed in self.parts]
-        shared = set.intersection(*(set(curve) for curve in curves))
-        return max(statistics.fmean(curve[step] for curve in curves) for step in shared)
+        shared = sorted(set.intersection(*(set(curve) for curve in curves)))
+        return {step: statistics.fmean(curve[step] for curve in curves) for step in shared}
 
     @property
     def gone(self) -> str:

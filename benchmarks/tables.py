@@ -115,11 +115,10 @@ def variants_table(document: dict[str, Any]) -> str:
 
 
 def _times(row: dict[str, Any] | None) -> str:
-    return "as the default" if row is None else f"{row['times_the_default']:.2f} ({_ends(row['range'])})"
-
-
-def _ends(ends: list[float]) -> str:
-    return f"{ends[0]:.2f} to {ends[1]:.2f}"
+    if row is None:
+        return "as the default"
+    low, high = row["range"]
+    return f"{row['times_the_default']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def quantization_table(document: dict[str, Any]) -> str:

@@ -153,18 +153,25 @@ def time_seeds(device: torch.device, calls: int, rounds: int, compile_too: bool 
 
 def time_actions(device: torch.device, calls: int, rounds: int) -> dict[str, Any]:
     """One action for one observation, exploration noise apart."""
-    agent = TD3(SPACES, Settings(), device)
-    normalizer = RunningNormalizer(1, OBS_DIM, 3.0, device)
-    actions, baseline = (
-        Actions(agent.actor, normalizer, graphed=device.type == "cuda"),
-        BaselineTD3(OBS_DIM, ACT_DIM, HIDDEN, POPULATION, TIME_STEPS, str(device)),
-    )
-    observation = np.random.default_rng(0).standard_normal((1, OBS_DIM))
+    baseline = BaselineTD3(OBS_DIM, ACT_DIM, HIDDEN, POPULATION, TIME_STEPS, str(device))
+    observation = _observation()
     return paired(
         lambda: baseline.act(torch.from_numpy(observation.astype(np.float32)).to(device)).cpu().numpy(),
-        {"ours": lambda: actions(observation[None], [])},
+        {"ours": acting(Settings(), device)},
         *(calls, rounds, device),
     )
+
+
+def acting(settings: Settings, device: torch.device) -> Callable[[], np.ndarray]:
+    """One action of ours, as the trainer takes it, for the same observation each time."""
+    agent = TD3(SPACES, settings, device)
+    actions = Actions(agent.actor, RunningNormalizer(1, OBS_DIM, 3.0, device), graphed=device.type == "cuda")
+    observation = _observation()[None]
+    return lambda: actions(observation, [])
+
+
+def _observation() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1, OBS_DIM))
 
 
 def time_environments(device: torch.device, num_envs: int, workers: bool, steps: int, updates: float) -> float:

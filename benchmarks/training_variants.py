@@ -1,6 +1,6 @@
 """What the kinds of actor and target cost beside the default: time of an update and of an action, as ratios.
 
-    python -m benchmarks.training_variants --out benchmarks/results/training-variants.json
+    OMP_NUM_THREADS=1 python -m benchmarks.training_variants --out benchmarks/results/training-variants.json
 
 Sizes and measuring are those of `benchmarks.training`: variant and default alternate within one process, round by
 round; what counts is the ratio of a round, of which the median and the range are given. One CPU thread.
@@ -12,15 +12,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.training import OBS_DIM, SPACES, Ours, document_of, paired, transitions
+from benchmarks.training import Ours, acting, document_of, paired, transitions
 from spikerl_deploy.files import write_json
-from training.acting import Actions
-from training.normalizer import RunningNormalizer
 from training.settings import Settings
-from training.td3 import TD3
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "--actor mlp": {"actor": "mlp"},
@@ -42,14 +38,8 @@ def time_updates(rounds: int, calls: int, compiled: bool) -> dict[str, Any]:
 
 def time_actions(rounds: int, calls: int) -> dict[str, Any]:
     """One action for one observation, of each actor over that of the default."""
-    observation = np.random.default_rng(0).standard_normal((1, 1, OBS_DIM))
-
-    def acting(settings: Settings) -> Any:
-        actions = Actions(TD3(SPACES, settings, CPU).actor, RunningNormalizer(1, OBS_DIM, 3.0, CPU))
-        return lambda: actions(observation, [])
-
-    ours = {name: acting(Settings(**VARIANTS[name])) for name in ACTORS}
-    return _ratios(paired(acting(Settings()), ours, calls, rounds, CPU))
+    ours = {name: acting(Settings(**VARIANTS[name]), CPU) for name in ACTORS}
+    return _ratios(paired(acting(Settings(), CPU), ours, calls, rounds, CPU))
 
 
 def _ratios(times: dict[str, Any]) -> dict[str, Any]:

@@ -146,10 +146,8 @@ def training_table(card: Mapping[str, Any]) -> Table:
         ("carbon", _carbon(training, several)),
         ("processor", training["machine"].get("processor", "not recorded")),
     ]
-    if "threads" in training["machine"]:  # cards of before runs recorded them have none
-        rows.append(("threads", training["machine"]["threads"]))
-    if "ranks" in training["machine"]:
-        rows.append(("ranks", training["machine"]["ranks"]))
+    # cards of before runs recorded threads have none; ranks are told where there were several
+    rows += [(name, training["machine"][name]) for name in ("threads", "ranks") if name in training["machine"]]
     return facts_table("Run", rows)
 
 

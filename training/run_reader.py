@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def _ranks(manifest: Mapping[str, Any]) -> int:
     """Ranks of a run that has no result yet; runs of before manifests told them count as of one."""
     machine = manifest.get("machine")
     told = str(machine.get("ranks", "")) if isinstance(machine, dict) else ""
-    return int(told) if told.isascii() and told.isdigit() and len(told) < 9 and int(told) else 1
+    return int(told) if re.fullmatch("[1-9][0-9]{0,8}", told) else 1
 
 
 def _load(path: Path, read: list[Path]) -> dict[str, Any]:

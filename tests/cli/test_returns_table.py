@@ -45,10 +45,8 @@ def test_a_row_of_several_seeds_is_mean_and_sample_deviation() -> None:
     assert (task, policy, seeds, steps) == ("Hopper-v5", "spiking", "3", "1,000,000")
     for cell, values in ((maximum, tops), (final, ends), (last, lasts)):
         assert cell == f"{statistics.fmean(values):,.0f} ± {statistics.stdev(values):,.0f}"
-    curve_of_means = [
-        statistics.fmean(means) for means in zip(*([m for m, _ in c] for c in curves.values()), strict=True)
-    ]
-    assert of_mean == f"{max(curve_of_means):,.0f}"
+    together = zip(*([mean for mean, _ in curve] for curve in curves.values()), strict=True)
+    assert of_mean == f"{max(statistics.fmean(means) for means in together):,.0f}"
     assert (reference, ann) == ("3,592, tdBN", "3,410")
     assert share == f"{statistics.fmean(tops) / 3592:.1%}"
 
