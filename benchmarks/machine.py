@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from spikerl_deploy.manifest import processor
+from spikerl_deploy.processor import processor
 
 
 def machine() -> dict[str, Any]:

@@ -18,9 +18,10 @@ from simulators.inference_energy import Window, busy_window, idle_document, idle
 from simulators.torch_backend import TorchBackend, as_cuda_graph
 from simulators.torch_inference import ANN_NOTE, ann_function, observations, policy_function
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.manifest import build_manifest, identify_policy, processor
+from spikerl_deploy.manifest import build_manifest, identify_policy
 from spikerl_deploy.meters import Meter, cpu_meter, gpu_meter
 from spikerl_deploy.policy import Policy
+from spikerl_deploy.processor import processor
 
 SCHEMA = "spikerl.inference-energy/1"
 CHUNK_S = 0.1  # of calls between looks at the clock, and waits for CUDA

@@ -15,7 +15,6 @@ from spikerl_deploy.files import sha256_file
 if TYPE_CHECKING:
     from spikerl_deploy.policy import Policy
 
-CPUINFO = Path("/proc/cpuinfo")  # Linux
 RECORDED_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "nir", "snntorch", "h5py", "codecarbon")
 
 
@@ -47,15 +46,6 @@ def build_manifest(seed: int | None = None, made_from: dict[str, Path] | None = 
             role: {"name": path.name, "sha256": sha256_file(path)} for role, path in (made_from or {}).items()
         },
     }
-
-
-def processor() -> str:
-    """Model of this machine's processor, in its maker's words where the system tells them."""
-    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
-    models = (
-        value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == "model name"
-    )
-    return next(models, platform.processor() or platform.machine())
 
 
 def identify_policy(policy: Policy, policy_file: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import shutil
 import torch
 
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.processor import has_bf16
 from training.settings import Settings
 
 COMPILE_FROM = 100_000  # updates; compiled ones are some 3 ms shorter, so these save five minutes
@@ -33,6 +34,13 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Whether BF16 products are known to be emulated there; they are slower than float32 then."""
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    return has_bf16() is False
 
 
 def wants_compiling(settings: Settings, device: torch.device, ranks: int) -> bool:

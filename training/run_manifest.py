@@ -9,7 +9,8 @@ from typing import Any
 
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.files import write_json
-from spikerl_deploy.manifest import build_manifest, processor
+from spikerl_deploy.manifest import build_manifest
+from spikerl_deploy.processor import processor
 from training.settings import Settings
 
 STARTED, RESUMED = "manifest.json", "manifest-resumed.json"

@@ -20,7 +20,7 @@ from training.acting import Actions
 from training.actor import Spaces
 from training.carbon import CarbonTracker
 from training.checkpoint import Progress, save_checkpoint
-from training.device import choose_device, wants_compiling
+from training.device import choose_device, emulates_bf16, wants_compiling
 from training.distributed import Group, Place
 from training.draws import Draws, environment_seed
 from training.evaluate import Evaluator
@@ -154,6 +154,8 @@ class Trainer:
                     restore(self, state)
                 with RunLog(folders, s.steps, s.tensorboard, self.quiet, marks, earlier, self.step) as log:
                     if state is None:
+                        if s.bf16 and emulates_bf16(self.device):
+                            log.say("warning: BF16 is emulated here, slower than float32; --no-bf16 trains in float32")
                         self._save(log)
                     elif self.first:  # not before: where it cannot go on, its records stay those of its end
                         remove_end(self.out)

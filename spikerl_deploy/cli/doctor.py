@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from spikerl_deploy.cli.common import Format, FormatOption, console, print_json
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.processor import has_bf16
 
 
 def doctor(
@@ -56,21 +56,13 @@ def _torch() -> list[dict[str, Any]]:
         return [_check("torch", False, str(error), "pip install torch==2.13.0")]
     cuda = torch.cuda.is_available()
     found = torch.cuda.get_device_name() if cuda else "no CUDA device"
-    bf16 = torch.cuda.is_bf16_supported() if cuda else _cpu_has_bf16()
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else has_bf16()
+    kind = "not known" if bf16 is None else "in hardware" if bf16 else "emulated"
     return [
         _check("torch", True, torch.__version__),
         _check("cuda", cuda, found, "training runs on the CPU; a GPU needs a CUDA build of torch"),
-        _check("bf16", bool(bf16), "in hardware" if bf16 else "emulated", "leave --bf16 off: it would be slow"),
+        _check("bf16", bool(bf16), kind, "--no-bf16 for recipes that have it: float32 is quicker"),
     ]
-
-
-def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies BF16 in hardware, as far as Linux tells."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _mujoco() -> dict[str, Any]:

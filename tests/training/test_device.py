@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from spikerl_deploy.errors import SpikerlError
-from training.device import COMPILE_FROM, choose_device, wants_compiling
+from training import device
+from training.device import COMPILE_FROM, choose_device, emulates_bf16, wants_compiling
 from training.settings import Settings
 
 CPU = torch.device("cpu")
@@ -48,6 +50,22 @@ def test_more_ranks_than_gpus_are_refused(gpus, name: str) -> None:
     gpus(2)
     with pytest.raises(SpikerlError, match="rank 2 of this machine has no GPU of its own, there are 2"):
         choose_device(name, 2)
+
+
+@pytest.mark.parametrize(("has", "emulated"), [(True, False), (False, True), (None, False)])
+def test_a_processor_emulates_bf16_only_where_it_is_known_to_have_none(
+    monkeypatch: pytest.MonkeyPatch, has: bool | None, emulated: bool
+) -> None:
+    monkeypatch.setattr(device, "has_bf16", lambda: has)
+    assert emulates_bf16(CPU) is emulated
+
+
+@pytest.mark.parametrize(("major", "emulated"), [(7, True), (8, False), (9, False)])
+def test_a_gpu_emulates_bf16_below_compute_capability_8(gpus, monkeypatch, major: int, emulated: bool) -> None:
+    gpus(1)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
+    assert emulates_bf16(torch.device("cuda", 0)) is emulated
 
 
 @pytest.mark.parametrize(

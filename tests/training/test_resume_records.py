@@ -23,7 +23,7 @@ from training_support import (
     train,
 )
 
-from spikerl_deploy.manifest import processor
+from spikerl_deploy.processor import processor
 from training.resume import read_settings
 from training.run_manifest import trainer_code, write_manifest
 from training.run_reader import read_run
