@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from pathlib import Path
 
 import pytest
+import torch
 from resume_support import HOPPING
 from training_support import Fault, succeeded, train
 
@@ -30,3 +32,10 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = train(folder, "run", Fault("step", count=110, number=signal.SIGINT), **HOPPING)
     assert done.returncode == 130
     return folder / "run"
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as always; the graph is run by torch itself, since making code of it takes half a minute."""
+    torch.compiler.reset()
+    monkeypatch.setattr("training.td3.torch.compile", functools.partial(torch.compile, backend="aot_eager"))

@@ -1,86 +1,23 @@
-"""Batch normalisation of synaptic input: against torch's, in whole updates, at export, over ranks and over a resume."""
+"""Batch normalisation of synaptic input: against torch's, in whole updates, and its settings."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from synaptic_norm_support import ACT, F32, OBS, SEEDS, SMALL, SPACES, agent, arguments_of, normal, rows_of
 from torch import Tensor, nn
-from training_support import HOPPER, assert_same_run, fingerprint, sets, start_ranks, state_of, succeeded, tiny, train
 
-from simulators.torch_backend import TorchBackend
-from spikerl_deploy.codec import encode
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.policy import Normalization, Policy
-from training.acting import NumpyActor
 from training.actor import ENCODER_THRESHOLD, Spaces, SpikingActor
-from training.checkpoint import Progress, load_checkpoint, policy_of, save_checkpoint
 from training.settings import Settings
 from training.stacked import generators_of
 from training.synaptic_norm import EPS, INITIAL_VARIANCE, SynapticNorm
-from training.td3 import TD3, Statistics
-from training.trainer import Trainer
-
-CPU = torch.device("cpu")
-F32, F64 = torch.float32, torch.float64
-OBS, ACT, BATCH = 3, 2, 40
-SPACES = Spaces(OBS, np.float32([-1, 0]), np.float32([3, 0.5]))
-SMALL: dict[str, Any] = {
-    "hidden": (14, 12), "critic_hidden": (10,), "population": 5, "synaptic_norm": "batch", "norm_momentum": 0.2,
-}  # fmt: skip
-SEEDS = [(0,), (4, 0, 7)]
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def stir(actor: SpikingActor, seed: int = 0) -> None:
-    """Another gamma and other running statistics for each neuron, as training would leave them."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for norm in actor.norms:
-            norm.gamma *= 0.6 + torch.rand(norm.gamma.shape, generator=g)
-            norm.running_mean += 0.2 * torch.randn(norm.gamma.shape, generator=g)
-            norm.running_var *= 0.3 + torch.rand(norm.gamma.shape, generator=g)
-
-
-def actor(seeds: tuple[int, ...] = (0,), **settings: Any) -> SpikingActor:
-    made = SpikingActor(SPACES, Settings(**SMALL | settings), generators_of(seeds))
-    stir(made)
-    return made
-
-
-def agent(seeds: tuple[int, ...] = (0,), dtype: torch.dtype = F64, compiled: bool = False, **settings: Any) -> TD3:
-    made = TD3(SPACES, Settings(**SMALL | settings), CPU, seeds, compiled)
-    stir(made.actor, 1)
-    if isinstance(made.actor_target, SpikingActor):
-        stir(made.actor_target, 2)
-    for module in made._modules().values():
-        module.to(dtype)
-    made.low, made.high = made.low.to(dtype), made.high.to(dtype)
-    return made
-
-
-def rows_of(seeds: Iterable[int], number: int = 0, dtype: torch.dtype = F64) -> Tensor:
-    """Transitions [S, BATCH, width], none terminated."""
-    rows = torch.stack([normal(BATCH, 2 * OBS + ACT + 2, seed=100 * seed + number) for seed in seeds])
-    rows[..., -1] = 0
-    return rows.to(dtype)
-
-
-def arguments_of(
-    seeds: tuple[int, ...], number: int = 0, dtype: torch.dtype = F64
-) -> tuple[Tensor, Tensor, Statistics]:
-    mean, inverse = torch.full((2, len(seeds), OBS), 0.1, dtype=dtype)
-    return rows_of(seeds, number, dtype), normal(len(seeds), BATCH, ACT, seed=number, dtype=dtype), (mean, 9 * inverse)
-
+from training.td3 import TD3
 
 # The layer against torch's own batch normalisation.
 
@@ -346,13 +283,6 @@ def test_statistics_of_a_large_mean_keep_their_variance_in_float32() -> None:
     torch.testing.assert_close(moments[1].double(), current.var(1), rtol=1e-2, atol=0)
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as always; the graph is run by torch itself, since making code of it takes half a minute."""
-    torch.compiler.reset()
-    monkeypatch.setattr("training.td3.torch.compile", functools.partial(torch.compile, backend="aot_eager"))
-
-
 def test_compiled_updates_equal_those_that_are_not(quick_compiler: None) -> None:
     seeds = (4, 0)
     plain, compiled = agent(seeds, policy_delay=2), agent(seeds, policy_delay=2, compiled=True)
@@ -391,164 +321,6 @@ def test_a_gradient_of_gamma_that_is_not_finite_is_named() -> None:
     for number in range(3):
         tested.update(*arguments_of((0,), number))
     assert tested.watch.fault() == (2, "actor.norms.1.gamma")
-
-
-# Acting and export.
-
-
-@pytest.mark.parametrize("seeds", SEEDS)
-@pytest.mark.parametrize("count", [1, 200])
-def test_the_numpy_actor_acts_as_the_torch_actor(seeds: tuple[int, ...], count: int) -> None:
-    made = actor(seeds)
-    fast = NumpyActor(made)
-    observation = np.random.default_rng(count).normal(0, 1.2, (len(seeds), count, OBS)).astype(np.float32)
-    stir(made, 5)  # after it was made: it reads where they lie
-    mine = fast(observation, [])
-    with torch.no_grad():
-        reference = made(torch.from_numpy(observation)).numpy()
-    assert mine.dtype == np.float32
-    assert np.isclose(mine, reference, rtol=1e-4, atol=1e-4).all(axis=-1).mean() >= 0.99
-    np.testing.assert_array_equal(mine, fast(observation, []))
-
-
-@pytest.mark.parametrize("name", ["norms.0.gamma", "norms.1.running_mean", "norms.2.running_var", "biases.1"])
-def test_each_part_of_the_normalisation_counts_when_numpy_acts(name: str) -> None:
-    made = actor((3, 0))
-    fast, observation = NumpyActor(made), np.random.default_rng(0).normal(0, 1.2, (2, 60, OBS)).astype(np.float32)
-    before = fast(observation, [])
-    with torch.no_grad():
-        made.state_dict()[name][1] *= 2.5
-    after = fast(observation, [])
-    np.testing.assert_array_equal(before[0], after[0])
-    assert not np.allclose(before[1], after[1])
-
-
-IDENTITY = Normalization(np.zeros(OBS), np.ones(OBS), clip=100.0)
-
-
-def rasters(policy: Policy, spikes: np.ndarray) -> list[np.ndarray]:
-    """Spikes [B, T, n] of every layer by the deployment's own float backend."""
-    with TorchBackend(device="cpu").open(policy, len(spikes)) as session:
-        found = session.infer(spikes, rasters=True).rasters
-    assert found is not None
-    return list(found)
-
-
-@pytest.mark.parametrize("seeds", SEEDS)
-def test_the_exported_policy_is_the_acting_actor_with_its_normalisation_folded_in(seeds: tuple[int, ...]) -> None:
-    made = actor(seeds, hidden=(30, 20))
-    observation = normal(len(seeds), 200, OBS, dtype=F32)
-    for i in range(len(seeds)):
-        policy = made.to_policy(IDENTITY, "x", i)
-        spikes = encode(policy, observation[i].numpy(), [])  # [B, T, n]
-        x = torch.from_numpy(spikes.swapaxes(0, 1).astype(np.float32)).expand(len(seeds), -1, -1, -1)
-        with torch.no_grad():
-            layers = made.core(x)
-        for k, layer in enumerate(policy.layers):
-            norm, drive = made.norms[k], x.flatten(1, 2)
-            with torch.no_grad():
-                current = norm(torch.bmm(drive, made.weights[k]), made.biases[k])[i]
-            scale = current.abs().max().item()
-            folded = drive[i].numpy() @ layer.weight.T + layer.bias
-            np.testing.assert_allclose(folded, current.numpy(), rtol=1e-5, atol=1e-5 * scale)
-            x = layers[k]
-        theirs = rasters(policy, spikes)
-        for own, other in zip(layers, theirs, strict=True):
-            agreement = (own[i].numpy().swapaxes(0, 1) > 0) == other
-            assert agreement.mean() > 0.999 and 0.02 < other.mean() < 0.9
-
-
-def test_exporting_changes_nothing_of_the_actor() -> None:
-    made = actor((0, 1))
-    before = {name: value.clone() for name, value in made.state_dict().items()}
-    made.to_policy(IDENTITY, "x", 1)
-    for name, value in made.state_dict().items():
-        assert value.dtype == F32 and torch.equal(value, before[name]), name
-
-
-# What is kept.
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_checkpoint_keeps_the_statistics_of_its_seed(tmp_path: Path, index: int) -> None:
-    made = actor((4, 5))
-    save_checkpoint(tmp_path / "last.pt", made, IDENTITY, made.settings, Progress(7, 2, None), index)
-    stored = load_checkpoint(tmp_path / "last.pt")["actor"]
-    assert {f"norms.{k}.{n}" for k in range(3) for n in ("gamma", "running_mean", "running_var")} <= set(stored)
-    got, expected = policy_of(tmp_path / "last.pt"), made.to_policy(IDENTITY, "x", index)
-    for mine, reference in zip(got.layers, expected.layers, strict=True):
-        np.testing.assert_array_equal(mine.weight, reference.weight)
-        np.testing.assert_array_equal(mine.bias, reference.bias)
-
-
-def test_a_checkpoint_without_its_statistics_is_refused(tmp_path: Path) -> None:
-    made, path = actor(), tmp_path / "last.pt"
-    save_checkpoint(path, made, IDENTITY, made.settings, Progress(7, 2, None))
-    document = load_checkpoint(path)
-    del document["actor"]["norms.1.running_var"]
-    torch.save(document, path)
-    with pytest.raises(SpikerlError, match=r"norms\.1\.running_var"):
-        policy_of(path)
-
-
-def test_a_checkpoint_from_before_there_was_normalisation_is_read_as_one_without(tmp_path: Path) -> None:
-    made, path = actor(synaptic_norm="none"), tmp_path / "last.pt"
-    save_checkpoint(path, made, IDENTITY, made.settings, Progress(7, 2, None))
-    document = load_checkpoint(path)
-    for name in ("synaptic_norm", "norm_momentum"):
-        start = document["settings"].index(f'"{name}"')
-        end = document["settings"].index(", ", start) + 2
-        document["settings"] = document["settings"][:start] + document["settings"][end:]
-    assert "norm_" not in document["settings"]
-    torch.save(document, path)
-    np.testing.assert_array_equal(policy_of(path).layers[1].weight, made.weights[1].detach()[0].T)
-
-
-RUN: dict[str, Any] = {
-    "env": HOPPER, "steps": 200, "start_steps": 30, "update_after": 40, "eval_every": 100, "eval_episodes": 1,
-    "synaptic_norm": "batch", "actor_lr": 1e-2,
-}  # fmt: skip
-
-
-def test_a_run_ended_and_resumed_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
-    succeeded(train(tmp_path, "whole", **RUN))
-    settings = tiny(**RUN)
-    stopped = Trainer(settings, tmp_path / "run", quiet=True, on_evaluation=lambda step, _: step == 100).run()
-    assert stopped.stopped == "pruned"
-    Trainer(settings, tmp_path / "run", quiet=True, resume=True).run()
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
-    for which in ("actor", "actor_target"):
-        state = state_of(tmp_path / "run")["state"]["agent"][which]
-        assert all((state[f"norms.{k}.running_mean"] != 0).any() for k in range(2))
-
-
-def test_the_ranks_keep_the_same_statistics_to_the_bit(tmp_path: Path) -> None:
-    arguments = ["train", "--out", str(tmp_path / "run"), *sets(**RUN | {"eval_every": 200, "eval_episodes": 2})]
-    for child in start_ranks(arguments, tmp_path):
-        succeeded(child.wait())
-    found = fingerprint(tmp_path / "run")
-    mine = {key.removeprefix("rank0/"): value for key, value in found.items() if key.startswith("rank0/agent/")}
-    assert sum("running_" in key for key in mine) == 8  # actor and target, two layers
-    assert [key for key, value in mine.items() if found[f"rank1/{key}"] != value] == []
-
-
-def test_moments_are_averaged_over_ranks_with_the_gradients_and_before_they_count() -> None:
-    tested, untouched = agent(policy_delay=1, norm_momentum=1.0), agent(policy_delay=1)
-    seen: list[list[torch.Size]] = []
-
-    def average(tensors: list[Tensor]) -> None:
-        seen.append([tensor.shape for tensor in tensors])
-        count = len(list(tested.actor.parameters()))
-        if len(seen) == 2:
-            for tensor in tensors[count:-1]:
-                tensor.fill_(0.25)
-
-    tested.average = average
-    tested.update(*arguments_of((0,)))
-    count = len(list(tested.actor.parameters()))
-    assert seen[1][count:-1] == [value.shape for value in untouched.actor.statistics()]
-    assert all((value == 0.25).all() for value in tested.actor.statistics())
-    assert len(seen[0]) == len(list(tested.critic.parameters())) + 1
 
 
 # Settings.

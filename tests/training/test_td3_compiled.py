@@ -13,13 +13,6 @@ from td3_support import ACT, F32, F64, OBS, PROXY, agent, noise_of, parameters, 
 from training import lif
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as always; the graph is run by torch itself, since making code of it takes half a minute."""
-    torch.compiler.reset()
-    monkeypatch.setattr("training.td3.torch.compile", functools.partial(torch.compile, backend="aot_eager"))
-
-
 @pytest.mark.parametrize(
     ("seeds", "dtype", "settings"),
     [
