@@ -22,5 +22,8 @@ def has_bf16() -> bool | None:
 
 def _values(name: str) -> list[str]:
     """The values of a name in the system's description of the processor, one for each core."""
-    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
     return [value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name]

@@ -36,11 +36,11 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def emulates_bf16(device: torch.device) -> bool:
-    """Whether BF16 products are known to be emulated there; they are slower than float32 then."""
+def bf16_in_hardware(device: torch.device) -> bool | None:
+    """Whether a device multiplies BF16 in hardware; None where it is not known. Emulated, it is slower than float32."""
     if device.type == "cuda":
-        return not torch.cuda.is_bf16_supported(including_emulation=False)
-    return has_bf16() is False
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))  # the current device: choose_device set it
+    return has_bf16()
 
 
 def wants_compiling(settings: Settings, device: torch.device, ranks: int) -> bool:

@@ -20,7 +20,7 @@ from training.acting import Actions
 from training.actor import Spaces
 from training.carbon import CarbonTracker
 from training.checkpoint import Progress, save_checkpoint
-from training.device import choose_device, emulates_bf16, wants_compiling
+from training.device import bf16_in_hardware, choose_device, wants_compiling
 from training.distributed import Group, Place
 from training.draws import Draws, environment_seed
 from training.evaluate import Evaluator
@@ -154,7 +154,7 @@ class Trainer:
                     restore(self, state)
                 with RunLog(folders, s.steps, s.tensorboard, self.quiet, marks, earlier, self.step) as log:
                     if state is None:
-                        if s.bf16 and emulates_bf16(self.device):
+                        if s.bf16 and bf16_in_hardware(self.device) is False:  # later it could not be changed
                             log.say("warning: BF16 is emulated here, slower than float32; --no-bf16 trains in float32")
                         self._save(log)
                     elif self.first:  # not before: where it cannot go on, its records stay those of its end

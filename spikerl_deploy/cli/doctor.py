@@ -11,7 +11,6 @@ import typer
 
 from spikerl_deploy.cli.common import Format, FormatOption, console, print_json
 from spikerl_deploy.errors import SpikerlError
-from spikerl_deploy.processor import has_bf16
 
 
 def doctor(
@@ -54,14 +53,17 @@ def _torch() -> list[dict[str, Any]]:
         import torch
     except ImportError as error:
         return [_check("torch", False, str(error), "pip install torch==2.13.0")]
+    from training.device import bf16_in_hardware
+
     cuda = torch.cuda.is_available()
     found = torch.cuda.get_device_name() if cuda else "no CUDA device"
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else has_bf16()
-    kind = "not known" if bf16 is None else "in hardware" if bf16 else "emulated"
+    bf16 = bf16_in_hardware(torch.device("cuda" if cuda else "cpu"))
+    kind = {True: "in hardware", False: "emulated", None: "not known"}[bf16]
+    hint = None if bf16 is None else "--no-bf16 for recipes that have it: float32 is quicker"
     return [
         _check("torch", True, torch.__version__),
         _check("cuda", cuda, found, "training runs on the CPU; a GPU needs a CUDA build of torch"),
-        _check("bf16", bool(bf16), kind, "--no-bf16 for recipes that have it: float32 is quicker"),
+        _check("bf16", bool(bf16), kind, hint),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What every test of training needs, and two runs that several modules copy."""
+"""What every test of training needs, two runs that several modules copy, and a quick compiler."""
 
 from __future__ import annotations
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from spikerl_deploy.cli.doctor import _torch
 from spikerl_deploy.errors import SpikerlError
 from training import device
-from training.device import COMPILE_FROM, choose_device, emulates_bf16, wants_compiling
+from training.device import COMPILE_FROM, bf16_in_hardware, choose_device, wants_compiling
 from training.settings import Settings
 
 CPU = torch.device("cpu")
@@ -52,20 +53,33 @@ def test_more_ranks_than_gpus_are_refused(gpus, name: str) -> None:
         choose_device(name, 2)
 
 
-@pytest.mark.parametrize(("has", "emulated"), [(True, False), (False, True), (None, False)])
-def test_a_processor_emulates_bf16_only_where_it_is_known_to_have_none(
-    monkeypatch: pytest.MonkeyPatch, has: bool | None, emulated: bool
+@pytest.mark.parametrize(
+    ("has", "detail", "hinted"), [(True, "in hardware", False), (False, "emulated", True), (None, "not known", False)]
+)
+def test_doctor_advises_against_bf16_where_the_processor_is_known_to_emulate_it(
+    gpus, monkeypatch: pytest.MonkeyPatch, has: bool | None, detail: str, hinted: bool
 ) -> None:
+    gpus(0)
     monkeypatch.setattr(device, "has_bf16", lambda: has)
-    assert emulates_bf16(CPU) is emulated
+    assert bf16_in_hardware(CPU) is has
+    check = _torch()[-1]
+    assert (check["name"], check["ok"], check["detail"]) == ("bf16", has is True, detail)
+    assert (check["hint"] is not None and "--no-bf16" in check["hint"]) is hinted
 
 
-@pytest.mark.parametrize(("major", "emulated"), [(7, True), (8, False), (9, False)])
-def test_a_gpu_emulates_bf16_below_compute_capability_8(gpus, monkeypatch, major: int, emulated: bool) -> None:
+@pytest.mark.parametrize(("major", "has"), [(7, False), (8, True), (9, True)])
+def test_a_gpu_has_bf16_in_hardware_from_compute_capability_8_on(
+    gpus, monkeypatch: pytest.MonkeyPatch, major: int, has: bool
+) -> None:
     gpus(1)
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "some GPU")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
-    assert emulates_bf16(torch.device("cuda", 0)) is emulated
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)  # emulated it can be made
+    assert bf16_in_hardware(torch.device("cuda", 0)) is has
+    assert _torch()[-1]["detail"] == ("in hardware" if has else "emulated")
 
 
 @pytest.mark.parametrize(

@@ -308,14 +308,18 @@ def test_a_short_buffer_holds_the_last_transitions(tmp_path: Path) -> None:
     np.testing.assert_array_equal(replay_of(tmp_path / "short"), rows_of(short))
 
 
-@pytest.mark.parametrize(("bf16", "emulated", "warned"), [(True, True, 1), (True, False, 0), (False, True, 0)])
-def test_a_run_in_emulated_bf16_warns_once_and_says_how_to_train_without(
+@pytest.mark.parametrize(
+    ("bf16", "hardware", "warned"), [(True, False, 1), (True, True, 0), (True, None, 0), (False, False, 0)]
+)
+def test_a_run_that_starts_in_emulated_bf16_warns_once_and_says_how_to_train_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    bf16: bool, emulated: bool, warned: int,
+    bf16: bool, hardware: bool | None, warned: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("training.trainer.emulates_bf16", lambda device: emulated)
+    monkeypatch.setattr("training.trainer.bf16_in_hardware", {torch.device("cpu"): hardware}.__getitem__)
     Trainer(tiny(bf16=bf16, steps=30, eval_every=30), tmp_path / "run").run()
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if "BF16 is emulated" in line]
     assert len(lines) == warned and captured.out == ""
     assert all(line.startswith("warning: ") and "--no-bf16" in line for line in lines)
+    Trainer(tiny(bf16=bf16, steps=40, eval_every=30), tmp_path / "run", resume=True).run()
+    assert "BF16" not in capsys.readouterr().err  # nothing could be done about it
