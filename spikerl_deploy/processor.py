@@ -16,14 +16,14 @@ def processor() -> str:
 
 def has_bf16() -> bool | None:
     """Whether the processor multiplies BF16 in hardware; None where the system does not tell."""
-    flags = {flag for name in ("flags", "Features") for value in _values(name) for flag in value.split()}
+    flags = {flag for value in _values("flags", "Features") for flag in value.split()}
     return bool(flags & BF16_FLAGS) if flags else None
 
 
-def _values(name: str) -> list[str]:
-    """The values of a name in the system's description of the processor, one for each core."""
+def _values(*names: str) -> list[str]:
+    """The values of these names in the system's description of the processor, one for each core."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    return [value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name]
+    return [value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() in names]
