@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulators.protocol import Availability, Backend, GraphRecord, Session, SpikeRecord, counts_of
 from spikerl_deploy.codec import Spikes
-from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.errors import SpikerlError, pass_on_interrupt, unknown
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.policy import Policy
 
@@ -100,6 +100,7 @@ class TorchBackend(Backend):
         try:
             import torch
         except ImportError as error:
+            pass_on_interrupt(error)
             return Availability(False, f"torch cannot be imported: {error}", "pip install torch==2.13.0")
         where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         return Availability(True, f"torch {torch.__version__} on {where}")

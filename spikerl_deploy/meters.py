@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spikerl_deploy.carbon import JOULES_PER_KWH, STALE_S, Latest, start_codecarbon
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import SpikerlError, pass_on_interrupt
 
 POWERCAP = Path("/sys/class/powercap")
 SAMPLE_S = 0.05  # between samples of a GPU's power, where it has no energy counter
@@ -132,6 +132,7 @@ def cpu_meter(powercap: Path = POWERCAP) -> Meter:
     try:
         meter = CodeCarbonMeter()
     except ImportError as error:
+        pass_on_interrupt(error)
         return Unmetered(f"no RAPL and no CodeCarbon: {error}")
     if reason:
         meter.note += f" ({reason})"
@@ -233,6 +234,7 @@ def gpu_meter(uuid: str) -> Meter:
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError as error:
+        pass_on_interrupt(error)
         return Unmetered(f"pynvml cannot be imported: {error}; pip install nvidia-ml-py")
     try:
         nvml.nvmlInit()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -34,10 +36,11 @@ from spikerl_deploy.cli import (
     verify,
 )
 from spikerl_deploy.cli.common import Verbosity
-from spikerl_deploy.errors import SpikerlError, error_lines
+from spikerl_deploy.errors import SpikerlError, error_lines, import_interrupted
 
 DEBUG_VARIABLE = "SPIKERL_DEBUG"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+AGAIN_S = 0.05  # until the callback is over
 
 app = typer.Typer(
     name="spikerl",
@@ -87,11 +90,17 @@ def _globals(
 
 def main() -> None:
     """Entry point: runs the app and turns every expected error into one line, a hint and an exit code."""
+    sys.unraisablehook = _interrupt_again
     try:
         code = app(standalone_mode=False)
-    except SpikerlError as error:
-        _fail(error.message, error.hint, error)
-        sys.exit(error.exit_code)
+    except (SpikerlError, ImportError) as error:
+        if import_interrupted(error):
+            code = INTERRUPTED
+        elif isinstance(error, SpikerlError):
+            _fail(error.message, error.hint, error)
+            sys.exit(error.exit_code)
+        else:
+            raise
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "spikerl"
@@ -99,14 +108,23 @@ def main() -> None:
         _fail(message + _given_value(message), f"{command} --help", error)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone; flush into nothing
         sys.exit(1)
     if code == INTERRUPTED:  # Typer turns Ctrl-C into this code
         print("interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C that comes while Python runs a callback, as at each import, is lost there: send it once more."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _given_value(message: str) -> str:

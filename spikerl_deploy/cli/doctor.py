@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from spikerl_deploy.cli.common import Format, FormatOption, console, print_json
-from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.errors import SpikerlError, pass_on_interrupt
 
 
 def doctor(
@@ -52,6 +52,7 @@ def _torch() -> list[dict[str, Any]]:
     try:
         import torch
     except ImportError as error:
+        pass_on_interrupt(error)
         return [_check("torch", False, str(error), "pip install torch==2.13.0")]
     from training.device import bf16_in_hardware
 
@@ -72,6 +73,7 @@ def _mujoco() -> dict[str, Any]:
         import gymnasium
         import mujoco
     except ImportError as error:
+        pass_on_interrupt(error)
         return _check("mujoco", False, str(error), "pip install 'gymnasium[mujoco]'")
     except RuntimeError as error:  # MuJoCo refuses a value of MUJOCO_GL that it does not know
         return _check("mujoco", False, " ".join(str(error).split()), "unset MUJOCO_GL")

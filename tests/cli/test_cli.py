@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support import quantized_policy, random_policy, run_cli, run_here
 
-from spikerl_deploy import __version__
+from spikerl_deploy import __version__, cli
+from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.policy_file import save_policy
 from spikerl_deploy.report.document import read_report
 
@@ -142,6 +143,98 @@ def test_a_traceback_comes_on_request_only(tmp_path: Path) -> None:
     done = run_cli("export", "none", cwd=tmp_path, SPIKERL_DEBUG="1")
     assert done.returncode != 0
     assert "Traceback" in done.stderr
+
+
+INTERRUPTED_IMPORT = """
+import sys
+if hasattr(sys, "tried"):
+    raise ImportError('generic_type: type "MjSpec" is already registered!')
+sys.tried = True
+try:
+    raise KeyboardInterrupt
+except KeyboardInterrupt as error:
+    raise ImportError("initialization failed") from error
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("mujoco", ["simulate", "policy.nir"]),
+        ("mujoco", ["doctor"]),
+        ("torch", ["doctor"]),
+        ("torch", ["backends", "list"]),
+    ],
+)
+def test_an_interrupt_while_a_module_is_imported_is_no_missing_package(
+    policy: Path, tmp_path: Path, module: str, arguments: list[str]
+) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / f"{module}.py").write_text(INTERRUPTED_IMPORT)  # as MuJoCo's extension modules do on Ctrl-C
+    done = run_cli(*arguments, cwd=tmp_path, PYTHONPATH=str(modules))
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("broken_by", "stderr"),
+    [(KeyboardInterrupt(), "interrupted\n"), (OSError("no such library"), "Error: no MuJoCo\nHint: spikerl doctor\n")],
+)
+def test_an_interrupt_that_a_library_tells_as_a_missing_package_ends_as_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken_by: BaseException, stderr: str
+) -> None:
+    def fail(**_options: object) -> None:
+        missing = ImportError("initialization failed")
+        missing.__cause__ = broken_by
+        raise SpikerlError("no MuJoCo", "spikerl doctor") from missing
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == (130 if isinstance(broken_by, KeyboardInterrupt) else 2)
+    assert capsys.readouterr().err == stderr
+
+
+LOST_INTERRUPT = """
+import sys, time
+from spikerl_deploy import cli
+
+class Lost:
+    def __del__(self):
+        raise {raised}
+
+def work(**_options):
+    Lost()
+    time.sleep({seconds})
+
+cli.app = work
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "seconds", "code", "last"),
+    [("KeyboardInterrupt", 60, 130, "interrupted"), ("ValueError('told')", 0, 0, "ValueError: told")],
+)
+def test_an_interrupt_that_comes_in_a_callback_is_not_lost(raised: str, seconds: float, code: int, last: str) -> None:
+    script = LOST_INTERRUPT.format(raised=raised, seconds=seconds)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (code, last)
+
+
+def test_an_error_of_what_came_after_an_interrupt_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_options: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:  # as a handler that saves
+            raise SpikerlError("cannot save 'run': no space")  # noqa: B904
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (2, "Error: cannot save 'run': no space\n")
 
 
 def test_train_export_simulate_go_hand_in_hand(tmp_path: Path) -> None:

@@ -117,6 +117,23 @@ def test_without_rapl_and_codecarbon_nothing_is_metered(tmp_path: Path, monkeypa
     assert meter.kind == "unmeasured" and "codecarbon" in meter.note and math.isnan(meter.joules())
 
 
+@pytest.mark.parametrize(
+    ("module", "meter"), [("pynvml", lambda: gpu_meter("0")), ("codecarbon", lambda: cpu_meter(Path("none")))]
+)
+def test_an_interrupt_while_a_meters_module_is_imported_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch, module: str, meter: Callable[[], object]
+) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == module:
+                raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(KeyboardInterrupt):
+        meter()
+
+
 def test_a_rapl_counter_lost_on_the_way_is_an_error_with_its_name(tmp_path: Path) -> None:
     package = domain(tmp_path, "intel-rapl:0", "package-0")
     meter = RaplMeter([package])
