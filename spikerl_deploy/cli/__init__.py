@@ -47,23 +47,24 @@ app = typer.Typer(
     help="Train spiking policies, export them to NIR, run them on neuromorphic simulators.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing Rich takes longer than all else that help needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.train)
-app.command("sweep")(sweep.sweep)
-app.command("quantize")(quantize.quantize)
-app.command("export")(export.export)
-app.command("simulate")(simulate.simulate)
-app.command("run")(run.run)
-app.command("verify")(verify.verify)
-app.command("measure")(measure.measure)
-app.command("report")(report.report)
-app.command("check")(check.check)
-app.command("fit")(fit.fit)
+app.command("train", short_help="Train a policy with TD3: spiking, or its dense baseline.")(train.train)
+app.command("sweep", short_help="Search hyper-parameters; given again, continue.")(sweep.sweep)
+app.command("quantize", short_help="Quantize a policy so that its spikes and actions stay.")(quantize.quantize)
+app.command("export", short_help="Quantize a policy and write it as one file.")(export.export)
+app.command("simulate", short_help="Run a policy in closed loop on a backend.")(simulate.simulate)
+app.command("run", short_help="Run a NIR graph by forward Euler on a backend.")(run.run)
+app.command("verify", short_help="Compare every spike of a policy across backends.")(verify.verify)
+app.command("measure", short_help="Measure energy and speed of inference in torch.")(measure.measure)
+app.command("report", short_help="Make one report of runs, deployments and measurements.")(report.report)
+app.command("check", short_help="Hold a report against bounds.")(check.check)
+app.command("fit", short_help="Check whether a policy fits a chip.")(fit.fit)
 app.command("inspect")(inspect.inspect)
-app.command("compare-runs")(compare_runs.compare_runs)
-app.command("policies")(policies.policies)
-app.command("doctor")(doctor.doctor)
+app.command("compare-runs", short_help="Compare time and energy of two training runs.")(compare_runs.compare_runs)
+app.command("policies", short_help="List the policies that ship with spikerl.")(policies.policies)
+app.command("doctor", short_help="Say what is installed and works.")(doctor.doctor)
 app.add_typer(backends.app, name="backends")
 app.add_typer(import_policy.app, name="import")
 

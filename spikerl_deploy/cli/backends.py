@@ -13,7 +13,7 @@ from spikerl_deploy.errors import SpikerlError
 app = typer.Typer(help="List the backends, and install what they need.", no_args_is_help=True)
 
 
-@app.command("list")
+@app.command("list", short_help="List every backend, and whether it can run here.")
 def list_backends(output: FormatOption = Format.human) -> None:
     """List every backend, whether it can run here, and how to mend it if not."""
     from simulators.registry import backend_names
@@ -46,7 +46,7 @@ def _row(name: str) -> dict[str, Any]:
     return {"name": name, "summary": "", "exactness": "", "ready": False, "detail": detail, "hint": hint}
 
 
-@app.command("install")
+@app.command("install", short_help="Install what a backend needs.")
 def install_backend(
     name: Annotated[str, typer.Argument(help="Backend to install.", autocompletion=complete_backend)],
     wheel: Annotated[Path | None, typer.Option(help="Lava's wheel as a file, for machines without an index.")] = None,

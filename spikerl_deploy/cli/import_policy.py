@@ -60,7 +60,7 @@ DtOption = Annotated[
 ]
 
 
-@app.command("popsan")
+@app.command("popsan", short_help="Import a checkpoint of PopSAN or SpikeRL as a policy.")
 def import_popsan(
     model: Annotated[Path, typer.Argument(help="State dict of a PopSAN or SpikeRL actor (.pt).")],
     env: Annotated[
@@ -123,7 +123,7 @@ def import_nir(
     _import_core(graph, made_by, out, dt, time_steps, force, dry_run, output)
 
 
-@app.command("snntorch")
+@app.command("snntorch", short_help="Import a NIR file that snnTorch wrote.")
 def import_snntorch(
     graph: GraphArgument,
     out: CoreOption = Path("core.nir"),

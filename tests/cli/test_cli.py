@@ -53,6 +53,19 @@ def test_version_and_help() -> None:
         assert run_cli(verb, "--help").returncode == 0
 
 
+@pytest.mark.parametrize("group", [[], ["backends"], ["import"]])
+def test_the_list_of_commands_fits_eighty_columns_uncut(group: list[str]) -> None:
+    said = run_cli(*group, "--help", COLUMNS="80").stdout
+    rows = said.partition("Commands:\n")[2].splitlines()
+    assert rows and not [row for row in rows if "..." in row or len(row) > 80 or not row.endswith(".")]
+
+
+def test_help_loads_no_rich() -> None:
+    code = "import sys; from spikerl_deploy.cli import app; app(['policies', '--help'], standalone_mode=False)"
+    code += "; sys.exit('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
 def test_help_comes_in_under_half_a_second() -> None:
     seconds = []
     for _ in range(5):
