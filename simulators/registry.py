@@ -9,6 +9,7 @@ from typing import Any
 
 from simulators.protocol import Availability, Backend
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.interrupts import pass_on_interrupt
 from spikerl_deploy.nir_file import one_line
 from spikerl_deploy.plugins import load_plugin, plugin_names
 
@@ -81,4 +82,5 @@ def _in_one_line(what: str) -> Iterator[None]:
     except SpikerlError:
         raise
     except Exception as error:
+        pass_on_interrupt(error)
         raise SpikerlError(f"{what}: {type(error).__name__}: {one_line(error)}", MAKERS) from error

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from simulators.protocol import Availability, Backend, GraphRecord, Session, SpikeRecord, counts_of
 from spikerl_deploy.codec import Spikes
-from spikerl_deploy.errors import SpikerlError, pass_on_interrupt, unknown
+from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.interrupts import pass_on_interrupt
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.policy import Policy
 

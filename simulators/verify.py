@@ -20,6 +20,7 @@ from simulators.recording import Recording, record_in_order
 from simulators.rollout import rollout
 from spikerl_deploy.codec import Spikes, decode, encode
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.interrupts import pass_on_interrupt
 from spikerl_deploy.loihi import is_lossless
 from spikerl_deploy.nir_file import one_line
 from spikerl_deploy.policy import Float, Policy
@@ -177,6 +178,7 @@ def verify_entrant(
     try:
         measured = _measure(entrant, reference, parallel, progress)
     except Exception as error:  # a backend of another distribution can raise anything
+        pass_on_interrupt(error)
         took = time.perf_counter() - started
         if isinstance(error, SpikerlError):
             reason, hint = error.message, error.hint

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikerl_deploy.errors import SpikerlError, pass_on_interrupt, unknown
+from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.interrupts import interrupt_held
 from spikerl_deploy.policy import Float, Policy
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ def environment_error(env_id: str, what: str, error: Exception) -> SpikerlError:
 def _route_mujoco_warnings() -> None:
     """Send MuJoCo's warnings to `logging`; by itself it writes MUJOCO_LOG.TXT into the working directory."""
     try:
-        import mujoco
-    except ImportError as error:
-        pass_on_interrupt(error)  # at once: a second import of MuJoCo would fail for another reason
+        with interrupt_held():
+            import mujoco
+    except ImportError:
         return  # make_environment says what is missing
     except RuntimeError as error:  # a value of MUJOCO_GL that it does not know
         raise SpikerlError(f"MuJoCo cannot be imported: {_one_line(error)}", "unset MUJOCO_GL") from error

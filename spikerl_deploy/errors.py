@@ -30,32 +30,6 @@ class CheckFailed(SpikerlError):
     exit_code = 1
 
 
-def import_interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C broke off an import, which is then told as another fault.
-
-    Extension modules built with pybind11, as MuJoCo's are, turn it into an ImportError, and libraries say of that that
-    a package is missing.
-    """
-    importing = False
-    link: BaseException | None = error
-    while link is not None:
-        importing = importing or isinstance(link, ImportError)
-        if importing and isinstance(link, KeyboardInterrupt):
-            return True
-        link = link.__cause__ or link.__context__
-    return False
-
-
-def pass_on_interrupt(error: ImportError) -> None:
-    """For whoever goes on without a module: not if it is Ctrl-C that broke off the import.
-
-    Raises:
-        KeyboardInterrupt: it did.
-    """
-    if import_interrupted(error):
-        raise KeyboardInterrupt from error
-
-
 def error_lines(message: str, hint: str | None = None) -> str:
     """What a command prints on stderr of an error: a line, and one with the hint if there is one."""
     return f"Error: {message}" + (f"\nHint: {hint}" if hint else "")

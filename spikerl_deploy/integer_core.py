@@ -10,6 +10,7 @@ import numpy as np
 
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.integer_lif import Watch, integrate_bounded, integrate_reference
+from spikerl_deploy.interrupts import pass_on_interrupt
 from spikerl_deploy.loihi import STATE_LIMIT, IntegerLayer, largest_sum, state_bound
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class _Layer:
                 compiled(np.zeros((1, 1, self.layer.weight.shape[1]), dtype=bool))  # now, and not amid an episode
                 self.compiled = compiled
         except Exception as error:  # no Numba for this Python, no compiler, no room for its cache: NumPy does it
+            pass_on_interrupt(error)
             logging.getLogger("spikerl").info("layers are not compiled: %s", error)
         return self.compiled is not None
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spikerl_deploy.carbon import JOULES_PER_KWH, STALE_S, Latest, start_codecarbon
-from spikerl_deploy.errors import SpikerlError, pass_on_interrupt
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.interrupts import pass_on_interrupt
 
 POWERCAP = Path("/sys/class/powercap")
 SAMPLE_S = 0.05  # between samples of a GPU's power, where it has no energy counter

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from spikerl_deploy.errors import SpikerlError, unknown
+from spikerl_deploy.interrupts import pass_on_interrupt
 
 
 def plugin_names(group: str, built_in: Mapping[str, str]) -> list[str]:
@@ -34,6 +35,7 @@ def load_plugin(kind: str, name: str, group: str, built_in: Mapping[str, str], h
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
+        pass_on_interrupt(error)
         raise SpikerlError(
             f"{kind} '{name}' cannot be loaded from '{point.value}': {error}", "reinstall the package that it is from"
         ) from error

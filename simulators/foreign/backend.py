@@ -16,6 +16,7 @@ from simulators.foreign.rules import ENDS, NEURONS
 from simulators.protocol import Availability, Backend, GraphRecord, Session, SpikeRecord, counts_of
 from spikerl_deploy.codec import Spikes
 from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.interrupts import pass_on_interrupt
 from spikerl_deploy.loihi import IntegerLayer
 from spikerl_deploy.nir_core import chain_edges, layers_to_nodes
 from spikerl_deploy.nir_file import one_line
@@ -162,6 +163,7 @@ class ForeignNetwork:
         try:
             self.module = backend.load(canonical_graph(ordered, self.names), ordered.dt).eval()
         except (ImportError, *READER_ERRORS) as error:
+            pass_on_interrupt(error)
             raise SpikerlError(f"backend '{backend.name}' cannot load the graph: {one_line(error)}") from error
         own = {canonical: name for name, canonical in self.names.items()}
         order = [own[name] for name in backend.order(self.module, list(own))]

@@ -8,9 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import sys
-import threading
 from typing import Annotated
 
 import typer
@@ -36,11 +34,11 @@ from spikerl_deploy.cli import (
     verify,
 )
 from spikerl_deploy.cli.common import Verbosity
-from spikerl_deploy.errors import SpikerlError, error_lines, import_interrupted
+from spikerl_deploy.errors import SpikerlError, error_lines
+from spikerl_deploy.interrupts import import_interrupted, no_interrupt_lost
 
 DEBUG_VARIABLE = "SPIKERL_DEBUG"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-AGAIN_S = 0.05  # until the callback is over
 
 app = typer.Typer(
     name="spikerl",
@@ -91,41 +89,39 @@ def _globals(
 
 def main() -> None:
     """Entry point: runs the app and turns every expected error into one line, a hint and an exit code."""
-    sys.unraisablehook = _interrupt_again
+    with no_interrupt_lost():
+        code = _run()
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Exit code of the command."""
     try:
         code = app(standalone_mode=False)
     except (SpikerlError, ImportError) as error:
         if import_interrupted(error):
-            code = INTERRUPTED
-        elif isinstance(error, SpikerlError):
-            _fail(error.message, error.hint, error)
-            sys.exit(error.exit_code)
-        else:
+            return INTERRUPTED
+        if not isinstance(error, SpikerlError):
             raise
+        _fail(error.message, error.hint, error)
+        return error.exit_code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
+        if context is not None and error.format_message() == context.get_help():  # a group without a command
+            print(error.format_message(), file=sys.stderr)
+            return 2
         command = context.command_path if context is not None else "spikerl"
         message = " ".join(error.format_message().split())
         _fail(message + _given_value(message), f"{command} --help", error)
-        sys.exit(2)
+        return 2
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone; flush into nothing
-        sys.exit(1)
-    if code == INTERRUPTED:  # Typer turns Ctrl-C into this code
-        print("interrupted", file=sys.stderr)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C that comes while Python runs a callback, as at each import, is lost there: send it once more."""
-    if issubclass(lost.exc_type, KeyboardInterrupt):
-        again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT))
-        again.daemon = True
-        again.start()
-    else:
-        sys.__unraisablehook__(lost)
+        return 1
+    return code if isinstance(code, int) else 0  # 130 after Ctrl-C, which Typer catches
 
 
 def _given_value(message: str) -> str:

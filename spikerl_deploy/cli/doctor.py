@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from spikerl_deploy.cli.common import Format, FormatOption, console, print_json
-from spikerl_deploy.errors import SpikerlError, pass_on_interrupt
+from spikerl_deploy.errors import SpikerlError
+from spikerl_deploy.interrupts import interrupt_held, pass_on_interrupt
 
 
 def doctor(
@@ -70,10 +71,10 @@ def _torch() -> list[dict[str, Any]]:
 
 def _mujoco() -> dict[str, Any]:
     try:
-        import gymnasium
-        import mujoco
+        with interrupt_held():
+            import gymnasium
+            import mujoco
     except ImportError as error:
-        pass_on_interrupt(error)
         return _check("mujoco", False, str(error), "pip install 'gymnasium[mujoco]'")
     except RuntimeError as error:  # MuJoCo refuses a value of MUJOCO_GL that it does not know
         return _check("mujoco", False, " ".join(str(error).split()), "unset MUJOCO_GL")
