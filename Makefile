@@ -53,7 +53,7 @@ demo: $(READY)
 	  -o $(DEMO)/report --force
 
 # In two processes of about the same length.
-FIRST := tests/training tests/exporters tests/report
+FIRST := tests/training tests/exporters tests/report tests/ground
 test: $(READY)
 	@mkdir -p out
 	@$(BIN)/python -m pytest -q $(FIRST) > out/test-first.log 2>&1 & first=$$!; \
