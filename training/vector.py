@@ -103,8 +103,9 @@ def _arrays(data: Any) -> dict[str, np.ndarray]:
     return found
 
 
-def _make(env_id: str, place: int, in_worker: bool) -> Resumable:
-    if in_worker:
+def _make(env_id: str, place: int, trainer: int) -> Resumable:
+    """An environment, made by the process `trainer` or by a worker of it; Gymnasium makes one in each."""
+    if os.getpid() != trainer:
         # both may reach the whole group: the trainer decides what ends; a worker whose trainer is gone ends by itself
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -126,7 +127,7 @@ class Environments:
 
     def __init__(self, env_id: str, count: int, workers: bool) -> None:
         makers: list[Callable[[], Resumable]] = [
-            functools.partial(_make, env_id, place, workers) for place in range(count)
+            functools.partial(_make, env_id, place, os.getpid()) for place in range(count)
         ]
         self.env_id, self.count = env_id, count
         self._envs: Any

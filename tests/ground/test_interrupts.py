@@ -7,12 +7,20 @@ import itertools
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from spikerl_deploy.errors import SpikerlError
 from spikerl_deploy.interrupts import import_interrupted, interrupt_held, no_interrupt_lost, pass_on_interrupt
+
+
+@pytest.fixture(autouse=True)
+def interrupts_end() -> Iterator[None]:
+    """Python's own handler, whatever was there before."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def raised(*chain: BaseException, cause: bool = True) -> BaseException:
@@ -85,6 +93,13 @@ def test_a_thread_may_hold_interrupts_too_which_never_come_to_it() -> None:
     thread.start()
     thread.join()
     assert ran == [signal.getsignal(signal.SIGINT)]
+
+
+def test_where_interrupts_are_ignored_they_stay_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interrupt_held():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 class Told:

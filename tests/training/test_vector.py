@@ -270,3 +270,15 @@ def test_worker_processes_give_the_same_to_the_bit_and_end_when_closed(made: lis
     while workers_of(before) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert workers_of(before) == []
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_the_trainer_itself_goes_on_hearing_signals(made: list[Environments], workers: bool) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        make(made, "InvertedPendulum-v5", workers=workers)
+        assert [signal.getsignal(number) for number in numbers] == [signal.default_int_handler] * 2
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
