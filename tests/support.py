@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from exporters.quantize import quantize
 from spikerl_deploy.policy import (
@@ -103,6 +104,18 @@ def naive_core(layers: tuple[SpikingLayer, ...], spikes: np.ndarray) -> list[np.
         current = np.array(out)
         rasters.append(current)
     return rasters
+
+
+def fail_import(monkeypatch: pytest.MonkeyPatch, module: str, error: ImportError) -> None:
+    """Let the next import of a module raise an error, whether it is loaded or not."""
+
+    class Finder:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == module:
+                raise error
+
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
 
 
 def run_cli(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -45,7 +45,7 @@ app = typer.Typer(
     help="Train spiking policies, export them to NIR, run them on neuromorphic simulators.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # Rich would take a quarter of the time of help
+    rich_markup_mode=None,  # Rich is slow to import
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", short_help="Train a policy with TD3: spiking, or its dense baseline.")(train.train)

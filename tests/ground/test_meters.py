@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support import fail_import
 
 import spikerl_deploy.meters as meters
 from spikerl_deploy.errors import SpikerlError
@@ -123,13 +124,9 @@ def test_without_rapl_and_codecarbon_nothing_is_metered(tmp_path: Path, monkeypa
 def test_an_interrupt_while_a_meters_module_is_imported_is_passed_on(
     monkeypatch: pytest.MonkeyPatch, module: str, meter: Callable[[], object]
 ) -> None:
-    class Interrupted:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == module:
-                raise ImportError("initialization failed") from KeyboardInterrupt()
-
-    monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    interrupted = ImportError("initialization failed")
+    interrupted.__cause__ = KeyboardInterrupt()
+    fail_import(monkeypatch, module, interrupted)
     with pytest.raises(KeyboardInterrupt):
         meter()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support import quantized_policy, random_policy
+from support import fail_import, quantized_policy, random_policy
 
 import simulators.registry as registry
 from simulators.fixed import FixedBackend
@@ -18,18 +17,12 @@ from simulators.verify import EXACT, Entrant, run_reference, verify_entrant
 from spikerl_deploy.integer_core import IntegerCore
 from spikerl_deploy.policy import Policy
 
-FAULTS = [KeyboardInterrupt(), OSError("no library")]
 
-
-def broken_off(cause: BaseException) -> ImportError:
-    error = ImportError("initialization failed")
-    error.__cause__ = cause
-    return error
-
-
-@pytest.fixture(params=FAULTS, ids=["interrupt", "fault"])
+@pytest.fixture(params=[KeyboardInterrupt(), OSError("no library")], ids=["interrupt", "fault"])
 def broken(request: pytest.FixtureRequest) -> ImportError:
-    return broken_off(request.param)
+    error = ImportError("initialization failed")
+    error.__cause__ = request.param
+    return error
 
 
 def goes_through(broken: ImportError, run: Callable[[], object], otherwise: type[Exception] | None = None) -> None:
@@ -103,15 +96,9 @@ def test_loading_a_graph_into_a_runtime(broken: ImportError) -> None:
 
 
 def test_compiling_layers(broken: ImportError, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Finder:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "spikerl_deploy.integer_jit":
-                raise broken
-
     policy = quantized_policy()
     core = IntegerCore(policy.integers, policy.time_steps)
-    monkeypatch.delitem(sys.modules, "spikerl_deploy.integer_jit", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    fail_import(monkeypatch, "spikerl_deploy.integer_jit", broken)
     goes_through(broken, core.compile)
     spikes = np.ones((policy.time_steps, 1, policy.layers[0].weight.shape[1]), dtype=bool)
     assert len(core(spikes)) > 0
